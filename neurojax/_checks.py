@@ -1,0 +1,70 @@
+"""Argument checks. Each error names the argument, what was expected and what came.
+
+Shapes and dtypes are known while JAX traces, values often are not: a value check
+runs only on concrete numbers and stays silent on tracers.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = [
+    "check_at_least",
+    "check_finite",
+    "check_nonnegative",
+    "check_positive",
+    "check_rank",
+    "check_real",
+    "check_size",
+    "is_concrete",
+]
+
+
+def is_concrete(value) -> bool:
+    """Return whether the values (not only the shape) of ``value`` are known now."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_rank(name: str, value, axes: str) -> None:
+    """Raise ``ValueError`` unless ``value`` has one axis for each word of ``axes``."""
+    expected = len(axes.split())
+    if np.ndim(value) != expected:
+        raise ValueError(f"{name}: expected {expected} axes ({axes}), got shape {np.shape(value)}.")
+
+
+def check_size(name: str, value, axis: int, size: int, meaning: str) -> None:
+    """Raise ``ValueError`` unless ``value.shape[axis] == size``; ``meaning`` says what fixes the size."""
+    if np.shape(value)[axis] != size:
+        raise ValueError(f"{name}: expected {size} {meaning} on axis {axis}, got shape {np.shape(value)}.")
+
+
+def check_real(name: str, value) -> None:
+    """Raise ``ValueError`` unless ``value`` holds real floating-point numbers."""
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name}: expected real floating-point numbers, got dtype {dtype}.")
+
+
+def check_finite(name: str, value) -> None:
+    """Raise ``ValueError`` if a concrete ``value`` holds NaN or infinity."""
+    if is_concrete(value) and not np.all(np.isfinite(np.asarray(value))):
+        count = int(np.sum(~np.isfinite(np.asarray(value))))
+        raise ValueError(f"{name}: expected finite numbers, got {count} that are NaN or infinite.")
+
+
+def check_nonnegative(name: str, value) -> None:
+    """Raise ``ValueError`` if a concrete ``value`` is below zero anywhere, or NaN."""
+    if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+        raise ValueError(f"{name}: expected a number ≥ 0, got {value}.")
+
+
+def check_positive(name: str, value) -> None:
+    """Raise ``ValueError`` unless a concrete ``value`` is above zero everywhere."""
+    if is_concrete(value) and not np.all(np.asarray(value) > 0):
+        raise ValueError(f"{name}: expected a number > 0, got {value}.")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}: expected a whole number ≥ {least}, got {value!r}.")

@@ -1,0 +1,20 @@
+"""Shared fixtures: double precision on request, and messages seen as a user without type checks sees them."""
+
+import jax
+import jaxtyping
+import pytest
+
+
+@pytest.fixture
+def x64():
+    """Run one test in double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def untyped():
+    """Switch jaxtyping's checks off, so that the library's own messages are what is tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
