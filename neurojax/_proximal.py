@@ -1,0 +1,216 @@
+"""The proximal-gradient core: step, momentum, restart, for any smooth loss and any penalty.
+
+A composite problem is F(z) = f(z) + g(z) with f smooth and g a penalty; the solvers here know nothing
+else about it.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._checks import check_positive
+from ._types import Scalar
+from .convergence import AbstractProblem, AbstractSolver
+from .penalties import AbstractPenalty, AbstractProximalPenalty, AbstractValuedPenalty
+
+__all__ = ["FISTA", "ISTA", "AbstractCompositeProblem", "largest_eigenvalue", "relative_norm"]
+
+Code = Float[Array, "*code"]
+
+
+class AbstractCompositeProblem(AbstractProblem):
+    """Minimise F(z) = f(z) + g(z) over an array z: f smooth with L-Lipschitz gradient, g the penalty."""
+
+    penalty: eqx.AbstractVar[AbstractPenalty]
+    lipschitz: eqx.AbstractVar[Scalar]
+
+    @abstractmethod
+    def smooth_gradient(self, value: Code) -> Code:
+        """Return ∇f(value)."""
+
+    def fixed_point(self, value: Code) -> Code:
+        """Apply z ↦ prox_{g/L}(z − ∇f(z)/L), or z ↦ z − (∇f(z) + ∇g(z))/L where g is smooth."""
+        return self.fixed_point_from(value, self.smooth_gradient(value))
+
+    def fixed_point_from(self, value: Code, smooth_gradient: Code) -> Code:
+        """Apply the same map where ∇f(value) is known already."""
+        if self.penalty.is_smooth:
+            return value - (smooth_gradient + penalty_gradient(self.penalty, value)) / self.lipschitz
+        penalty = require_prox("fixed_point", self.penalty)
+        return penalty.prox(value - smooth_gradient / self.lipschitz, 1 / self.lipschitz)
+
+
+class _Iterate(NamedTuple):
+    value: Array
+    point: Array  # where the next gradient is taken; the value itself without momentum
+    age: Array  # t_k of Beck & Teboulle
+    step_size: Array
+
+
+class ISTA(AbstractSolver):
+    """Iterative shrinkage-thresholding: z ← prox_{ηg}(z − η∇f(z)).
+
+    Attributes:
+        step_size: η, > 0. ``None`` takes 1/L, with L from power iteration; with backtracking it is the
+            first guess (``None``: 1).
+        backtracking: halve η, and repeat the step, whenever the curvature along the step exceeds 1/η:
+            η⟨∇²f(z)Δ, Δ⟩ > ‖Δ‖² for Δ = z⁺ − z (exact where f is quadratic). Costs a second gradient a
+            step, and no L.
+
+    Raises:
+        ValueError: at trace time, where the penalty has no proximal operator.
+
+    Reference:
+        Daubechies, Defrise & De Mol 2004; Beck & Teboulle 2009, section 3, for backtracking.
+    """
+
+    step_size: Array | float | None = None
+    backtracking: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self):
+        _check_step_size(self.step_size)
+
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
+        """Start from ``value``."""
+        return _start(self, problem, value)
+
+    def step(self, problem: AbstractCompositeProblem, state: _Iterate) -> _Iterate:
+        """Take one proximal-gradient step."""
+        value, step_size, _ = _proximal_step(problem, state, self.backtracking)
+        return state._replace(value=value, point=value, step_size=step_size)
+
+    def value(self, state: _Iterate) -> Code:
+        """Return the iterate."""
+        return state.value
+
+
+class FISTA(AbstractSolver):
+    """ISTA with Nesterov's momentum, restarted for each sample when the momentum points uphill.
+
+    From y = z₀, t = 1:  z⁺ = prox_{ηg}(y − η∇f(y));  t⁺ = (1 + √(1 + 4t²))/2;
+    y⁺ = z⁺ + (t − 1)/t⁺ · (z⁺ − z);  and where ⟨y − z⁺, z⁺ − z⟩ > 0: y⁺ = z⁺, t⁺ = 1.
+
+    Attributes:
+        step_size: as for :class:`ISTA`.
+        backtracking: as for :class:`ISTA`.
+
+    Raises:
+        ValueError: at trace time, where the penalty has no proximal operator.
+
+    Reference:
+        Beck & Teboulle 2009; the restart: O'Donoghue & Candès 2015, section 3.2 (gradient scheme).
+    """
+
+    step_size: Array | float | None = None
+    backtracking: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self):
+        _check_step_size(self.step_size)
+
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
+        """Start from ``value``, without momentum."""
+        return _start(self, problem, value)
+
+    def step(self, problem: AbstractCompositeProblem, state: _Iterate) -> _Iterate:
+        """Take one accelerated step, or restart."""
+        value, step_size, accepted = _proximal_step(problem, state, self.backtracking)
+        change = value - state.value
+        uphill = jnp.sum((state.point - value) * change) > 0
+        restart = uphill | jnp.logical_not(accepted)
+        age = jnp.where(restart, 1, (1 + jnp.sqrt(1 + 4 * state.age**2)) / 2)
+        momentum = jnp.where(restart, 0, (state.age - 1) / age)
+        return _Iterate(value, value + momentum * change, age, step_size)
+
+    def value(self, state: _Iterate) -> Code:
+        """Return the iterate (not the extrapolated point)."""
+        return state.value
+
+
+def require_prox(name: str, penalty: AbstractPenalty) -> AbstractProximalPenalty:
+    """Return ``penalty`` if it has a proximal operator, else raise a ``ValueError`` for ``name``."""
+    if not isinstance(penalty, AbstractProximalPenalty):
+        raise ValueError(
+            f"{name}: expected a penalty with a proximal operator, got {type(penalty).__name__}, "
+            "which has none; smooth penalties are minimised by sparse_coding.Gradient."
+        )
+    return penalty
+
+
+def require_value(name: str, penalty: AbstractPenalty) -> AbstractValuedPenalty:
+    """Return ``penalty`` if it has a value, else raise a ``ValueError`` for ``name``."""
+    if not isinstance(penalty, AbstractValuedPenalty):
+        raise ValueError(f"{name}: expected a penalty with a value, got {type(penalty).__name__}, which has none.")
+    return penalty
+
+
+def penalty_gradient(penalty: AbstractPenalty, value: Code) -> Code:
+    """Return ∇g(value)."""
+    return jax.grad(require_value("penalty_gradient", penalty).value)(value)
+
+
+def relative_norm(change: Code, *lengths: Scalar) -> Scalar:
+    """Return ‖change‖ divided by the largest of ``lengths`` (by 1 where all of them are 0)."""
+    scale = jnp.max(jnp.stack(lengths))
+    return jnp.linalg.norm(jnp.ravel(change)) / jnp.where(scale > 0, scale, 1)
+
+
+def largest_eigenvalue(apply, like: Code, *, n_iterations: int = 30, margin: float = 0.05) -> Scalar:
+    """Estimate the largest eigenvalue of a symmetric positive semi-definite operator, on the safe side.
+
+    (1 + margin)·‖M u‖ after ``n_iterations`` power iterations u ← M u/‖M u‖ from a fixed random start.
+    Steps of 1/L stay stable down to estimates of 3/4 of the truth, even with momentum; the plain estimate
+    is typically 1 to 3 % low.
+
+    Args:
+        apply: u ↦ M u.
+        like: an array of u's shape and dtype.
+        n_iterations: products with M, ≥ 1.
+        margin: relative allowance for what power iteration has not reached.
+
+    Returns:
+        The estimate; the smallest positive number of the dtype where M is 0. Carries no gradient.
+    """
+    tiny = jnp.finfo(like.dtype).tiny
+    start = jax.random.normal(jax.random.key(0), like.shape, like.dtype)
+
+    def multiply(_, carry):
+        vector, _ = carry
+        image = apply(vector)
+        norm = jnp.linalg.norm(jnp.ravel(image))
+        return image / jnp.maximum(norm, tiny), norm
+
+    start = start / jnp.linalg.norm(jnp.ravel(start))
+    _, norm = jax.lax.fori_loop(0, n_iterations, multiply, (start, jnp.zeros((), like.dtype)))
+    return jax.lax.stop_gradient(jnp.maximum((1 + margin) * norm, tiny))
+
+
+def _start(solver: ISTA | FISTA, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
+    require_prox(type(solver).__name__, problem.penalty)
+    first = 1.0 if solver.backtracking else 1 / problem.lipschitz
+    step_size = jnp.asarray(first if solver.step_size is None else solver.step_size, value.dtype)
+    return _Iterate(value, value, jnp.ones((), value.dtype), step_size)
+
+
+def _proximal_step(problem, state: _Iterate, backtracking: bool) -> tuple[Array, Array, Array]:
+    step_size = state.step_size
+    if not backtracking:
+        gradient = problem.smooth_gradient(state.point)
+        value = problem.penalty.prox(state.point - step_size * gradient, step_size)
+        return value, step_size, jnp.bool_(True)
+    # A Hessian product, not a difference of gradients, which near the solution is all rounding.
+    gradient, hessian_product = jax.linearize(problem.smooth_gradient, state.point)
+    value = problem.penalty.prox(state.point - step_size * gradient, step_size)
+    change = value - state.point
+    excess = step_size * jnp.sum(hessian_product(change) * change) - jnp.sum(change**2)
+    rejected = excess > 0  # false for NaN: broken values go on, and end as a status
+    step_size = jnp.where(rejected, step_size / 2, step_size)
+    return jnp.where(rejected, state.value, value), step_size, ~rejected
+
+
+def _check_step_size(step_size) -> None:
+    if step_size is not None:
+        check_positive("step_size", step_size)

@@ -1,0 +1,52 @@
+"""Sparse coding: explain a datum by few atoms of a dictionary, and learn the dictionary from data.
+
+E(z) = ½‖x − z @ atoms‖² + penalty(z)   (Olshausen & Field 1996)
+
+:func:`encode` minimises E over the code z with a certificate; ``training.fit`` with a
+:class:`SparseCodingObjective` learns the atoms.
+"""
+
+from .._proximal import FISTA, ISTA
+from ._dictionary import (
+    AbstractDictionary,
+    Dictionary,
+    correlate,
+    energy,
+    normalize_atoms,
+    random_dictionary,
+    reconstruct,
+)
+from ._encode import encode, encode_batch, encode_path, encode_stream
+from ._greedy import matching_pursuit, orthogonal_matching_pursuit
+from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
+from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
+from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
+
+__all__ = [
+    "FISTA",
+    "ISTA",
+    "LCA",
+    "AbstractDictionary",
+    "AtomUsage",
+    "CoordinateDescent",
+    "Dictionary",
+    "DictionaryUpkeep",
+    "Gradient",
+    "LCAState",
+    "SparseCodingObjective",
+    "SparseCodingProblem",
+    "correlate",
+    "duality_gap",
+    "encode",
+    "encode_batch",
+    "encode_path",
+    "encode_stream",
+    "energy",
+    "make_problem",
+    "matching_pursuit",
+    "max_strength",
+    "normalize_atoms",
+    "orthogonal_matching_pursuit",
+    "random_dictionary",
+    "reconstruct",
+]

@@ -1,0 +1,255 @@
+"""Encoding: the code of one datum, of a batch, along a path of strengths, of a stream of rows."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
+
+from .._checks import check_at_least, check_rank, check_real, check_size, is_concrete
+from .._proximal import FISTA
+from ..convergence import AbstractGradient, AbstractSolver, Detached, Solution, iterate
+from ..penalties import AbstractPenalty
+from ._dictionary import AbstractDictionary, Dictionary, check_atoms
+from ._problem import make_problem
+from ._solvers import CoordinateDescent
+
+__all__ = ["encode", "encode_batch", "encode_path", "encode_stream"]
+
+_Penalty = TypeVar("_Penalty", bound=AbstractPenalty)
+
+
+def encode(
+    dictionary: AbstractDictionary,
+    x: Float[ArrayLike, " features"],
+    penalty: AbstractPenalty,
+    *,
+    solver: AbstractSolver = FISTA(),
+    tol: float | None = None,
+    max_steps: int = 5000,
+    steps_per_check: int = 10,
+    gradient: AbstractGradient = Detached(),
+    init: Float[ArrayLike, " atoms"] | None = None,
+) -> Solution:
+    """Find the code of one datum: argmin_z ½‖x − z @ atoms‖² + penalty(z). Batch it with ``jax.vmap``.
+
+    L1, non-negative L1 and elastic net stop on the relative duality gap, gap ≤ tol·½‖x‖², so a converged
+    code is certified: its energy is within tol·½‖x‖² of the minimum. Other penalties, and strength 0, stop
+    when a proximal-gradient step moves the code by at most tol, relative to max(‖z‖, ‖x @ atomsᵀ‖/L).
+
+    Args:
+        dictionary: the dictionary.
+        x: one datum.
+        penalty: the penalty.
+        solver: ``ISTA()``, ``FISTA()``, ``LCA()``, ``CoordinateDescent()`` or ``Gradient(transform)``.
+        tol: the tolerance, ≥ 8 machine epsilons; ``None``: 1e-5, or 1e-10 in float64.
+        max_steps: the most solver steps, ≥ 1.
+        steps_per_check: steps between two looks at the residual, ≥ 1.
+        gradient: how derivatives pass through the inference.
+        init: where to start (a warm start); ``None``: the zero code.
+
+    Returns:
+        The solution; ``value`` is the code, ``residual`` the relative gap or the movement. A datum with
+        NaN or infinity ends as ``Status.nonfinite``.
+
+    Raises:
+        ValueError: at trace time, for shapes, dtypes and settings that cannot work.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from neurojax.penalties import L1
+        >>> from neurojax.sparse_coding import Dictionary, encode
+        >>> solution = encode(Dictionary(jnp.eye(2)), jnp.array([3.0, -0.2]), L1(0.5))
+        >>> solution.value.tolist(), int(solution.status)
+        ([2.5, 0.0], 0)
+    """
+    x = jnp.asarray(x)
+    check_rank("x", x, "features")
+    code = dictionary.empty_code(x)
+    if init is not None:
+        init = jnp.asarray(init)
+        check_rank("init", init, "atoms")
+        check_real("init", init)
+        check_size("init", init, 0, code.shape[0], "atoms of the dictionary")
+        code = init.astype(code.dtype)
+    use_gram = True if isinstance(solver, CoordinateDescent) else None
+    problem = make_problem(dictionary, x, penalty, use_gram=use_gram)
+    return iterate(
+        solver,
+        problem,
+        code,
+        tol=_default_tol(code.dtype) if tol is None else tol,
+        max_steps=max_steps,
+        steps_per_check=steps_per_check,
+        gradient=gradient,
+    )
+
+
+def encode_batch(
+    dictionary: AbstractDictionary,
+    xs: Float[ArrayLike, "samples features"],
+    penalty: AbstractPenalty,
+    *,
+    init: Float[ArrayLike, "samples atoms"] | None = None,
+    **settings,
+) -> Solution:
+    """Encode many rows at once on the device, jitted; the same as ``jax.vmap`` of :func:`encode`.
+
+    Args:
+        dictionary: the dictionary.
+        xs: the data, one per row, at least one.
+        penalty: the penalty, one for all rows.
+        init: where to start, one row each; ``None``: zero codes.
+        **settings: the other keyword arguments of :func:`encode`.
+
+    Returns:
+        A solution whose fields have a leading axis of samples. A row with NaN or infinity has
+        ``Status.nonfinite``; the others are not touched by it.
+
+    Raises:
+        ValueError: as :func:`encode`, and for no rows; outside ``jit`` also for a dictionary that has a
+            zero or non-finite row.
+    """
+    xs = jnp.asarray(xs)
+    check_rank("xs", xs, "samples features")
+    check_real("xs", xs)
+    if xs.shape[0] == 0:
+        raise ValueError(f"xs: expected at least one row, got shape {xs.shape}.")
+    if isinstance(dictionary, Dictionary):
+        check_atoms(dictionary.atoms)
+    if init is not None:
+        init = jnp.asarray(init)
+        check_rank("init", init, "samples atoms")
+        check_size("init", init, 0, xs.shape[0], "rows as in xs")
+    return _encode_rows(dictionary, xs, penalty, init, settings)
+
+
+@eqx.filter_jit
+def _encode_rows(dictionary, xs, penalty, init, settings) -> Solution:
+    def one(x, start):
+        return encode(dictionary, x, penalty, init=start, **settings)
+
+    return jax.vmap(one, in_axes=(0, None if init is None else 0))(xs, init)
+
+
+def encode_path(
+    dictionary: AbstractDictionary, x: Float[ArrayLike, " features"], penalties: _Penalty, **settings
+) -> Solution:
+    """Encode one datum under a sequence of penalties, each solution the start of the next.
+
+    Args:
+        dictionary: the dictionary.
+        x: one datum.
+        penalties: a penalty whose strengths have a leading axis, for example
+            ``L1(jnp.geomspace(max_strength(dictionary, x), 0.01, 50))``; strongest first is fastest.
+        **settings: the keyword arguments of :func:`encode`; ``init`` is the start of the first.
+
+    Returns:
+        A solution whose fields have the leading axis of ``penalties``.
+
+    Raises:
+        ValueError: as :func:`encode`, and for strengths without a common leading axis.
+    """
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(penalties)}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(f"penalties: expected strengths with one common leading axis, got {sorted(lengths)}.")
+    x = jnp.asarray(x)
+    init = settings.pop("init", None)
+    start = dictionary.empty_code(x) if init is None else jnp.asarray(init)
+
+    def following(code, penalty):
+        solution = encode(dictionary, x, penalty, init=code, **settings)
+        return solution.value, solution
+
+    return lax.scan(following, start, penalties)[1]
+
+
+def encode_stream(
+    dictionary: AbstractDictionary,
+    rows: Iterable,
+    penalty: AbstractPenalty,
+    *,
+    output: str | Path | None = None,
+    batch_size: int = 1024,
+    progress: bool = False,
+    **settings,
+) -> Solution:
+    """Encode any number of rows from the host, batch by batch; a host program, not for ``jit``.
+
+    Args:
+        dictionary: the dictionary.
+        rows: a matrix with one datum per row (memory-mapped is fine), or an iterable of data.
+        penalty: the penalty.
+        output: an ``.npy`` file for the codes, written as they come; ``value`` is then the file's memory
+            map. It needs a length known beforehand: a matrix.
+        batch_size: rows on the device at once, ≥ 1.
+        progress: show a progress bar.
+        **settings: the keyword arguments of :func:`encode`, except ``init``.
+
+    Returns:
+        A solution of NumPy arrays with a leading axis of rows.
+
+    Raises:
+        ValueError: as :func:`encode_batch`; for an iterable together with ``output``; for a row of the
+            wrong width (says which).
+    """
+    from tqdm import tqdm
+
+    check_at_least("batch_size", batch_size, 1)
+    codes = None
+    n_rows = len(rows) if isinstance(rows, (np.ndarray, jax.Array)) else None
+    if output is not None and n_rows is None:
+        raise ValueError(f"output: expected rows to be a matrix, got {type(rows).__name__} of unknown length.")
+    parts: list[Solution] = []
+    done = 0
+    with tqdm(total=n_rows, unit="row", disable=not progress) as bar:
+        for batch in _batches(rows, batch_size):
+            n_new = len(batch)
+            padded = np.pad(batch, ((0, batch_size - n_new), (0, 0)))
+            solution = encode_batch(dictionary, padded, penalty, **settings)
+            solution = jax.tree.map(lambda field, n=n_new: np.asarray(field)[:n], solution)
+            if output is not None:
+                if codes is None:
+                    shape = (n_rows, *solution.value.shape[1:])
+                    codes = np.lib.format.open_memmap(output, "w+", solution.value.dtype, shape)
+                codes[done : done + n_new] = solution.value
+                solution = Solution(None, solution.status, solution.n_steps, solution.residual)
+            parts.append(solution)
+            done += n_new
+            bar.update(n_new)
+    if not parts:
+        raise ValueError("rows: expected at least one row, got none.")
+    joined = jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
+    if codes is None:
+        return joined
+    codes.flush()
+    return Solution(codes, joined.status, joined.n_steps, joined.residual)
+
+
+def _batches(rows, batch_size: int) -> Iterator[np.ndarray]:
+    if isinstance(rows, (np.ndarray, jax.Array)):
+        check_rank("rows", rows, "samples features")
+        for start in range(0, len(rows), batch_size):
+            yield np.asarray(rows[start : start + batch_size])
+        return
+    batch: list[np.ndarray] = []
+    for index, row in enumerate(rows):
+        row = np.asarray(row)
+        if row.ndim != 1 or (batch and row.shape != batch[0].shape):
+            expected = batch[0].shape if batch else "(features,)"
+            raise ValueError(f"rows: expected shape {expected}, got {row.shape} at row {index}.")
+        batch.append(row)
+        if len(batch) == batch_size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _default_tol(dtype) -> float:
+    return 1e-10 if dtype == jnp.float64 else 1e-5

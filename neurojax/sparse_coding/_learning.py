@@ -1,0 +1,181 @@
+"""Dictionary learning: the objective for :func:`neurojax.training.fit`, and the upkeep of the atoms."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from .._checks import check_at_least
+from .._proximal import FISTA
+from .._types import PRNGKey, Scalar
+from ..convergence import AbstractSolver, Solution, Status
+from ..penalties import AbstractPenalty
+from ._dictionary import Dictionary, energy, normalize_atoms
+from ._encode import encode
+
+__all__ = ["AtomUsage", "DictionaryUpkeep", "SparseCodingObjective"]
+
+
+class AtomUsage(NamedTuple):
+    """What learning carries along: for each atom, the steps since any datum used it."""
+
+    n_unused_steps: Int[Array, " atoms"]
+
+    @classmethod
+    def init(cls, dictionary: Dictionary) -> "AtomUsage":
+        """Start with every atom counted as just used."""
+        return cls(jnp.zeros(dictionary.n_atoms, jnp.int32))
+
+
+class SparseCodingObjective(eqx.Module):
+    """The mean energy of a batch at its own codes, which are constants for the gradient.
+
+    loss = meanₙ ½‖xₙ − zₙ @ atoms‖² + penalty(zₙ), zₙ = argmin_z of the same. By the envelope theorem its
+    gradient in the atoms is −meanₙ zₙᵀ(xₙ − zₙ @ atoms), so plain SGD of step size B·η on batches of B is
+    Olshausen & Field's ΔΦ = η Σₙ (xₙ − Φzₙ)zₙᵀ. Samples that did not converge are left out of the gradient
+    (the mean is over the others); ``converged`` reports their share.
+
+    Called as ``objective(dictionary, state, batch, key)`` by ``fit``; ``state`` is ``None`` or an
+    :class:`AtomUsage`.
+
+    Attributes:
+        penalty: the penalty.
+        solver: the inference's solver.
+        tol: the inference's tolerance; see :func:`encode`.
+        max_steps: the most solver steps a datum.
+        steps_per_check: solver steps between two looks at the residual.
+
+    Metrics: ``squared_error`` (mean over samples of ‖x − z @ atoms‖²), ``explained_variance``
+    (1 − Σ‖x − z @ atoms‖²/Σ‖x‖²), ``n_active`` (mean number of non-zero coefficients), ``converged`` (share
+    of samples), ``worst_residual`` (largest relative gap, or movement), ``inference_steps`` (mean).
+
+    Reference:
+        Olshausen & Field 1996, eqs. 2–5.
+    """
+
+    penalty: AbstractPenalty
+    solver: AbstractSolver = FISTA()
+    tol: float | None = eqx.field(default=None, static=True)
+    max_steps: int = eqx.field(default=1000, static=True)
+    steps_per_check: int = eqx.field(default=10, static=True)
+
+    def infer(self, dictionary: Dictionary, batch: Float[Array, "batch features"]) -> Solution:
+        """Encode a batch; the codes carry no gradient."""
+
+        def one(x):
+            return encode(
+                dictionary,
+                x,
+                self.penalty,
+                solver=self.solver,
+                tol=self.tol,
+                max_steps=self.max_steps,
+                steps_per_check=self.steps_per_check,
+            )
+
+        return jax.vmap(one)(batch)
+
+    def __call__(
+        self, model: Dictionary, state: AtomUsage | None, batch: Float[Array, "batch features"], key: PRNGKey
+    ) -> tuple[Scalar, tuple[AtomUsage | None, dict[str, Array]]]:
+        """Return ``(loss, (state, metrics))``."""
+        del key  # inference is deterministic
+        solution = self.infer(model, batch)
+        is_converged = solution.status == Status.converged
+        codes = jnp.where(is_converged[:, None], solution.value, 0)
+        data = jnp.where(is_converged[:, None], batch, 0)
+        energies = jax.vmap(energy, in_axes=(None, 0, 0, None))(model, data, codes, self.penalty)
+        loss = jnp.sum(energies) / jnp.maximum(jnp.sum(is_converged), 1)
+        return loss, (_count(state, codes), _metrics(model, data, codes, solution, is_converged))
+
+
+class DictionaryUpkeep(eqx.Module):
+    """What ``fit`` does to the atoms after each update: replace the unused, then normalise.
+
+    Pass it as ``after_update``. Normalising is Olshausen & Field's length constraint. An atom that no datum
+    has used for ``replace_after`` steps becomes the datum of the batch with the largest reconstruction
+    error (the next such atom the next datum), and its rows of the optimiser's state are as at the start.
+
+    Attributes:
+        objective: the objective that ``fit`` minimises; needed for replacement.
+        optimizer: the optimiser given to ``fit``; needed for replacement.
+        replace_after: steps without use after which an atom is replaced, ≥ 1; ``None`` (the default):
+            never. Needs ``state=AtomUsage.init(dictionary)`` in ``fit``.
+    """
+
+    objective: SparseCodingObjective | None = None
+    optimizer: optax.GradientTransformation | None = eqx.field(default=None, static=True)
+    replace_after: int | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self):
+        if self.replace_after is None:
+            return
+        check_at_least("replace_after", self.replace_after, 1)
+        if self.objective is None or self.optimizer is None:
+            raise ValueError("replace_after: expected objective and optimizer beside it, got None.")
+
+    def __call__(self, model: Dictionary, opt_state, state, batch: Float[Array, "batch features"], key: PRNGKey):
+        """Return ``(model, opt_state, state)`` after the upkeep."""
+        del key
+        if self.replace_after is not None:
+            if not isinstance(state, AtomUsage):
+                raise ValueError(f"state: expected AtomUsage for replace_after, got {type(state).__name__}.")
+            is_dead = state.n_unused_steps >= self.replace_after
+            model, opt_state, state = lax.cond(
+                jnp.any(is_dead), self._replace, lambda m, o, s, *_: (m, o, s), model, opt_state, state, batch
+            )
+        return normalize_atoms(model), opt_state, state
+
+    def _replace(self, model, opt_state, state, batch):
+        assert self.objective is not None and self.optimizer is not None
+        codes = self.objective.infer(model, batch).value
+        errors = jnp.sum((batch - model.reconstruct(codes)) ** 2, axis=1)
+        # A datum that is zero or broken makes no atom.
+        is_usable = jnp.isfinite(errors) & jnp.any(batch != 0, axis=1)
+        order = jnp.argsort(jnp.where(is_usable, -errors, jnp.inf))
+        is_dead = state.n_unused_steps >= self.replace_after
+        rank = jnp.cumsum(is_dead) - 1
+        source = order[jnp.minimum(rank, batch.shape[0] - 1)]
+        is_replaced = is_dead & (rank < jnp.sum(is_usable))
+        lengths = jnp.linalg.norm(model.atoms, axis=1, keepdims=True)
+        fresh_atoms = batch[source] / jnp.linalg.norm(batch[source], axis=1, keepdims=True) * lengths
+        atoms = jnp.where(is_replaced[:, None], fresh_atoms.astype(model.atoms.dtype), model.atoms)
+        model = eqx.tree_at(lambda d: d.atoms, model, atoms)
+        opt_state = _reset_rows(opt_state, self.optimizer.init(eqx.filter(model, eqx.is_inexact_array)), is_replaced)
+        return model, opt_state, AtomUsage(jnp.where(is_replaced, 0, state.n_unused_steps))
+
+
+def _reset_rows(opt_state, fresh_state, is_replaced):
+    """Put the rows of a fresh optimiser state where atoms were replaced, in leaves that have a row per atom."""
+
+    def reset(leaf, fresh):
+        if jnp.ndim(leaf) != 2 or leaf.shape[0] != is_replaced.shape[0]:
+            return leaf
+        return jnp.where(is_replaced[:, None], fresh, leaf)
+
+    return jax.tree.map(reset, opt_state, fresh_state)
+
+
+def _count(state: AtomUsage | None, codes: Array) -> AtomUsage | None:
+    if state is None:
+        return None
+    is_used = jnp.any(codes != 0, axis=0)
+    return AtomUsage(jnp.where(is_used, 0, state.n_unused_steps + 1))
+
+
+def _metrics(model, data, codes, solution: Solution, is_converged) -> dict[str, Array]:
+    n_converged = jnp.maximum(jnp.sum(is_converged), 1)
+    squared_error = jnp.sum((data - model.reconstruct(codes)) ** 2)
+    power = jnp.sum(data**2)
+    return {
+        "squared_error": squared_error / n_converged,
+        "explained_variance": 1 - squared_error / jnp.where(power > 0, power, 1),
+        "n_active": jnp.sum(codes != 0) / n_converged,
+        "converged": jnp.mean(is_converged, dtype=data.dtype),
+        "worst_residual": jnp.max(solution.residual),
+        "inference_steps": jnp.mean(solution.n_steps, dtype=data.dtype),
+    }

@@ -1,0 +1,167 @@
+"""The inference problem of one datum, and the certificate of its solution."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._proximal import AbstractCompositeProblem, largest_eigenvalue, relative_norm
+from .._types import Scalar
+from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
+from ._dictionary import AbstractDictionary
+
+__all__ = ["SparseCodingProblem", "duality_gap", "make_problem", "max_strength"]
+
+_CERTIFIED = (L1, NonNegativeL1, ElasticNet)
+
+
+class SparseCodingProblem(AbstractCompositeProblem):
+    """Minimise E(z) = ½‖x − z·atoms‖² + penalty(z) over the code z of one datum x.
+
+    Attributes:
+        dictionary: the dictionary.
+        x: the datum.
+        penalty: the penalty.
+        drive: ``correlate(x)``.
+        gram: the dictionary's Gram matrix, where that is the cheaper way to the gradient.
+        lipschitz: an upper estimate of the Gram matrix's largest eigenvalue.
+    """
+
+    dictionary: AbstractDictionary
+    x: Float[Array, "*datum"]
+    penalty: AbstractPenalty
+    drive: Float[Array, "*code"]
+    gram: Float[Array, "atoms atoms"] | None
+    lipschitz: Scalar
+
+    def correlation(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
+        """Return ``correlate(x − reconstruct(value))``, the negative gradient of the smooth part."""
+        if self.gram is None:
+            return self.dictionary.correlate(self.x - self.dictionary.reconstruct(value))
+        return self.drive - jnp.matmul(value, self.gram, precision=jax.lax.Precision.HIGHEST)
+
+    def smooth_gradient(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
+        """Return ∇½‖x − z·atoms‖²."""
+        return -self.correlation(value)
+
+    def residual(self, value: Float[Array, "*code"]) -> Scalar:
+        """Return the stopping measure.
+
+        For L1, non-negative L1 and elastic net of positive strength, the relative duality gap
+        gap/(½‖x‖²); else the length of the fixed-point map's step, ‖z − T(z)‖ / max(‖z‖, ‖x·atomsᵀ‖/L).
+        Where x = 0 the gap is absolute.
+        """
+        error = self.x - self.dictionary.reconstruct(value)
+        correlation = self.dictionary.correlate(error)
+        step = value - self.fixed_point_from(value, -correlation)
+        lengths = jnp.linalg.norm(jnp.ravel(value)), jnp.linalg.norm(jnp.ravel(self.drive)) / self.lipschitz
+        movement = relative_norm(step, *lengths)
+        if not isinstance(self.penalty, _CERTIFIED):
+            return movement
+        scale = 0.5 * jnp.sum(self.x**2)
+        gap = _gap(self.penalty, error, correlation, value) / jnp.where(scale > 0, scale, 1)
+        return jnp.where(_is_certifiable(self.penalty), gap, movement)
+
+
+def make_problem(
+    dictionary: AbstractDictionary, x: Array, penalty: AbstractPenalty, *, use_gram: bool | None = None
+) -> SparseCodingProblem:
+    """Set up the inference problem of one datum.
+
+    Args:
+        dictionary: the dictionary.
+        x: the datum (or, for a measure over a whole batch, several as one).
+        penalty: the penalty.
+        use_gram: take gradients through the Gram matrix (atoms² products a step) or through the
+            dictionary (2·atoms·features). ``None`` takes the cheaper: Gram where atoms < 2·features.
+
+    Returns:
+        The problem, for :func:`neurojax.convergence.iterate`.
+
+    Raises:
+        ValueError: at trace time, for an x of the wrong width or of integers.
+    """
+    x = jnp.asarray(x)
+    code = dictionary.empty_code(x)
+    x = x.astype(code.dtype)
+    if use_gram is None:
+        use_gram = code.shape[-1] < 2 * x.shape[-1]
+    gram = dictionary.gram() if use_gram else None
+    if gram is not None:
+        gram = gram.astype(code.dtype)
+    drive = dictionary.correlate(x)
+    one = jnp.zeros(code.shape[-1:], code.dtype)
+    lipschitz = largest_eigenvalue(lambda z: dictionary.correlate(dictionary.reconstruct(z)), one)
+    return SparseCodingProblem(dictionary, x, penalty, drive, gram, lipschitz)
+
+
+def duality_gap(
+    dictionary: AbstractDictionary, x: Array, code: Array, penalty: L1 | NonNegativeL1 | ElasticNet
+) -> Scalar:
+    """Bound how far a code's energy is above the minimum: energy(code) − min energy ≤ gap.
+
+    For L1 of strength λ, with r = x − code @ atoms, c = atoms @ r and s = min(1, minᵢ λᵢ/|cᵢ|):
+    gap = ½(1 − s)²‖r‖² + Σᵢ (λᵢ|zᵢ| − s·zᵢcᵢ), a sum of non-negative terms. Non-negative L1 has cᵢ in
+    place of |cᵢ|; the elastic net with l2 = μ is L1 on the data (x, 0) and the atoms (atoms, √μ·I):
+    ‖r‖² + Σμᵢzᵢ² in place of ‖r‖² and cᵢ − μᵢzᵢ in place of cᵢ.
+
+    Args:
+        dictionary: the dictionary.
+        x: one datum.
+        code: its code.
+        penalty: L1, non-negative L1 or elastic net of positive strength.
+
+    Returns:
+        The gap; infinite for a negative coefficient under non-negative L1.
+
+    Raises:
+        ValueError: at trace time, for another penalty.
+
+    Reference:
+        Kim, Koh, Lustig, Boyd & Gorinevsky 2007, section III, with the dual point s·r.
+    """
+    if not isinstance(penalty, _CERTIFIED):
+        names = ", ".join(kind.__name__ for kind in _CERTIFIED)
+        raise ValueError(f"penalty: expected one with a duality gap ({names}), got {type(penalty).__name__}.")
+    x = jnp.asarray(x)
+    dictionary.empty_code(x)
+    error = x - dictionary.reconstruct(code)
+    return _gap(penalty, error, dictionary.correlate(error), jnp.asarray(code))
+
+
+def max_strength(dictionary: AbstractDictionary, x: Array, *, nonnegative: bool = False) -> Scalar:
+    """Return λ_max, the least L1 strength for which the zero code is optimal: maxᵢ |x·aᵢ|.
+
+    Args:
+        dictionary: the dictionary.
+        x: one datum.
+        nonnegative: whether codes are non-negative; then maxᵢ max(x·aᵢ, 0).
+    """
+    x = jnp.asarray(x)
+    dictionary.empty_code(x)
+    correlation = dictionary.correlate(x)
+    return jnp.max(jnp.maximum(correlation, 0) if nonnegative else jnp.abs(correlation))
+
+
+def _strengths(penalty, dtype) -> tuple[Array, Array]:
+    if isinstance(penalty, ElasticNet):
+        return penalty.l1.astype(dtype), penalty.l2.astype(dtype)
+    return penalty.strength.astype(dtype), jnp.zeros((), dtype)
+
+
+def _is_certifiable(penalty) -> Array:
+    return jnp.all(_strengths(penalty, jnp.float32)[0] > 0)
+
+
+def _gap(penalty, error: Array, correlation: Array, code: Array) -> Scalar:
+    l1, l2 = _strengths(penalty, code.dtype)
+    correlation = correlation - l2 * code
+    pull = correlation if isinstance(penalty, NonNegativeL1) else jnp.abs(correlation)
+    # λ/max(λ, pull) is min(1, λ/pull) without a division by zero.
+    scale = jnp.min(jnp.where(pull > l1, l1 / jnp.where(pull > l1, pull, 1), 1))
+    squared_error = jnp.sum(error**2) + jnp.sum(l2 * code**2)
+    slack = jnp.sum(l1 * jnp.abs(code) - scale * code * correlation)
+    gap = 0.5 * (1 - scale) ** 2 * squared_error + slack
+    if isinstance(penalty, NonNegativeL1):
+        gap = jnp.where(jnp.all(code >= 0), gap, jnp.where(jnp.isnan(gap), gap, jnp.inf))
+    return gap
