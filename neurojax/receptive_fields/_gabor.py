@@ -1,0 +1,95 @@
+"""The Gabor function and its parameters."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["Gabor", "gabor"]
+
+
+class Gabor(eqx.Module):
+    """Parameters of a Gabor function; under ``vmap`` every field gains the batch's axes.
+
+    Attributes:
+        row: the envelope's centre, in pixels from the middle of the top row.
+        column: the envelope's centre, in pixels from the middle of the leftmost column.
+        orientation: of the bars, in degrees in [0, 180), counter-clockwise from horizontal as drawn.
+        frequency: of the grating, in cycles per pixel.
+        width_across: standard deviation of the envelope across the bars, in pixels.
+        width_along: standard deviation of the envelope along the bars, in pixels.
+        phase: of the grating at the centre, in degrees in (−180, 180]: 0 is an even, ±90 an odd function.
+        amplitude: the envelope's height, ≥ 0, in the atom's units.
+    """
+
+    row: Float[Array, "*batch"]
+    column: Float[Array, "*batch"]
+    orientation: Float[Array, "*batch"]
+    frequency: Float[Array, "*batch"]
+    width_across: Float[Array, "*batch"]
+    width_along: Float[Array, "*batch"]
+    phase: Float[Array, "*batch"]
+    amplitude: Float[Array, "*batch"]
+
+
+def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows columns"]:
+    """Draw one Gabor function (the formula of :mod:`neurojax.receptive_fields`) on a grid of pixels.
+
+    Args:
+        parameters: of one function; batch with ``jax.vmap``.
+        patch_shape: rows and columns, in pixels.
+
+    Returns:
+        The function's values at the pixels' centres.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from neurojax.receptive_fields import Gabor, gabor
+        >>> parameters = Gabor(*map(jnp.float32, (3, 3, 90, 0.25, 1.5, 2, 0, 1)))
+        >>> patch = gabor(parameters, (7, 7))
+        >>> float(patch[3, 3]), bool(patch[3, 5] < 0), bool(patch[5, 3] > 0)
+        (1.0, True, True)
+    """
+    grid = pixel_grid(patch_shape, parameters.row.dtype)
+    angle = jnp.deg2rad(parameters.orientation)
+    shape = Shape(
+        parameters.row,
+        parameters.column,
+        angle,
+        jnp.log(parameters.frequency),
+        jnp.log(parameters.width_across),
+        jnp.log(parameters.width_along),
+    )
+    cosine, sine = quadrature_pair(jnp.stack(shape), grid)
+    phase = jnp.deg2rad(parameters.phase)
+    values = parameters.amplitude * (jnp.cos(phase) * cosine - jnp.sin(phase) * sine)
+    return values.reshape(patch_shape)
+
+
+class Shape(NamedTuple):
+    """What iteration finds, as the entries of one vector: pixels, radians, logarithms."""
+
+    row: Array
+    column: Array
+    angle: Array
+    log_frequency: Array
+    log_across: Array
+    log_along: Array
+
+
+def quadrature_pair(value, grid):
+    """Return the envelope times the cosine, and times the sine, of the grating's phase."""
+    shape = Shape(*value)
+    rows, columns = grid[0] - shape.row, grid[1] - shape.column
+    cos, sin = jnp.cos(shape.angle), jnp.sin(shape.angle)
+    across, along = rows * cos + columns * sin, columns * cos - rows * sin
+    exponent = (across * jnp.exp(-shape.log_across)) ** 2 + (along * jnp.exp(-shape.log_along)) ** 2
+    envelope = jnp.exp(-exponent / 2)
+    turns = 2 * jnp.pi * jnp.exp(shape.log_frequency) * across
+    return envelope * jnp.cos(turns), envelope * jnp.sin(turns)
+
+
+def pixel_grid(patch_shape, dtype):
+    rows, columns = jnp.indices(patch_shape, dtype)
+    return rows.reshape(-1), columns.reshape(-1)

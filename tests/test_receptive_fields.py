@@ -1,0 +1,211 @@
+"""Gabor fits against known Gabors, against SciPy's least squares, and against the FFT."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+
+from neurojax import receptive_fields as rf
+from neurojax.convergence import Status
+
+SHAPE = (12, 10)
+N_KNOWN = 12
+ZERO, CONSTANT, NAN, NEGATED, SCALED = range(N_KNOWN, N_KNOWN + 5)
+
+
+def draw(parameters):
+    return jax.vmap(lambda one: rf.gabor(one, SHAPE))(parameters)
+
+
+def known_gabors(dtype):
+    rng = np.random.default_rng(3)
+    ranges = [(3, 8), (3, 6), (0, 180), (0.12, 0.35), (1.2, 2.2), (1.2, 3), (-180, 180), (0.5, 2)]
+    return rf.Gabor(*(jnp.asarray(rng.uniform(low, high, N_KNOWN), dtype) for low, high in ranges))
+
+
+def make_atoms(dtype):
+    atoms = np.asarray(draw(known_gabors(dtype))).reshape(N_KNOWN, -1)
+    special = np.stack([np.zeros(120), np.full(120, 0.3), np.full(120, np.nan), -atoms[0], 1e4 * atoms[1]])
+    return np.concatenate([atoms, special.astype(dtype)])
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return rf.fit_gabor_batch(make_atoms(np.float32), SHAPE)
+
+
+def angle_between(a, b, period):
+    return np.abs((np.asarray(a) - np.asarray(b) + period / 2) % period - period / 2)
+
+
+def gabor_by_loops(p, shape):
+    """Write the documented formula out, pixel by pixel."""
+    image = np.zeros(shape)
+    theta, phase = np.deg2rad(p["orientation"]), np.deg2rad(p["phase"])
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            y, x = row - p["row"], column - p["column"]
+            u, w = y * np.cos(theta) + x * np.sin(theta), x * np.cos(theta) - y * np.sin(theta)
+            envelope = np.exp(-(u**2) / (2 * p["width_across"] ** 2) - w**2 / (2 * p["width_along"] ** 2))
+            image[row, column] = p["amplitude"] * envelope * np.cos(2 * np.pi * p["frequency"] * u + phase)
+    return image
+
+
+def test_gabor_is_the_documented_formula(x64):
+    p = {"row": 4.2, "column": 6.1, "orientation": 25.0, "frequency": 0.17}
+    p |= {"width_across": 1.7, "width_along": 2.9, "phase": 70.0, "amplitude": 1.3}
+    drawn = rf.gabor(rf.Gabor(**{k: jnp.asarray(v) for k, v in p.items()}), (9, 11))
+    np.testing.assert_allclose(drawn, gabor_by_loops(p, (9, 11)), atol=1e-12)
+
+
+def test_orientation_is_that_of_the_bars_counter_clockwise_as_drawn():
+    bar = np.eye(10, dtype=np.float32)[::-1].reshape(1, -1)  # from bottom left to top right: 45°
+    fit = rf.fit_gabor_batch(bar, (10, 10))
+    assert float(fit.gabor.orientation[0]) == pytest.approx(45, abs=1)
+    assert float(rf.aspect_ratio(fit.gabor)[0]) > 2
+
+
+def test_known_parameters_are_found(fits):
+    truth = known_gabors(np.float32)
+    assert np.all(np.asarray(fits.r_squared[:N_KNOWN]) > 0.9999)
+    assert np.all(np.asarray(fits.status[:N_KNOWN]) == Status.converged)
+    for name in ("row", "column", "frequency", "width_across", "width_along", "amplitude"):
+        found = np.asarray(getattr(fits.gabor, name))[:N_KNOWN]
+        np.testing.assert_allclose(found, getattr(truth, name), rtol=0.01, err_msg=name)
+    assert angle_between(fits.gabor.orientation[:N_KNOWN], truth.orientation, 180).max() < 0.5
+    assert angle_between(fits.gabor.phase[:N_KNOWN], truth.phase, 360).max() < 1
+
+
+def test_the_parameters_draw_the_fit_that_r_squared_judges(fits):
+    atoms = make_atoms(np.float32)[:N_KNOWN]
+    known = jax.tree.map(lambda field: field[:N_KNOWN], fits)
+    residual = atoms - np.asarray(draw(known.gabor)).reshape(N_KNOWN, -1)
+    spread = np.sum((atoms - atoms.mean(1, keepdims=True)) ** 2, 1)
+    np.testing.assert_allclose(known.r_squared, 1 - np.sum(residual**2, 1) / spread, atol=1e-5)
+
+
+def test_noisy_atoms_reach_the_minimum_that_scipy_finds_from_the_truth(x64):
+    truth = known_gabors(np.float64)
+    noise = 0.15 * np.random.default_rng(1).standard_normal((N_KNOWN, 120))
+    atoms = np.asarray(draw(truth)).reshape(N_KNOWN, -1) + noise
+    fits = rf.fit_gabor_batch(atoms, SHAPE, tol=1e-7, max_steps=200)
+    assert np.all(np.asarray(fits.status) == Status.converged)
+    names = list(vars(truth))
+    for i, atom in enumerate(atoms):
+
+        def misfit(p, atom=atom):
+            return gabor_by_grid(p) - atom
+
+        start = np.array([float(getattr(truth, name)[i]) for name in names])
+        best = least_squares(misfit, start, x_scale=np.abs(start) + 0.1)
+        assert best.success
+        found = np.array([float(getattr(fits.gabor, name)[i]) for name in names])
+        cost = np.sum(misfit(found) ** 2)
+        assert cost <= 2 * best.cost * (1 + 1e-6), (i, cost, 2 * best.cost)
+        lower = 0.5, 0.5
+        assert np.all(found[4:6] >= lower) and np.all(found[4:6] <= 12 + 1e-9)
+
+
+def gabor_by_grid(p):
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    theta = np.deg2rad(p[2])
+    y, x = rows - p[0], columns - p[1]
+    u, w = y * np.cos(theta) + x * np.sin(theta), x * np.cos(theta) - y * np.sin(theta)
+    envelope = np.exp(-(u**2) / (2 * p[4] ** 2) - w**2 / (2 * p[5] ** 2))
+    return (p[7] * envelope * np.cos(2 * np.pi * p[3] * u + np.deg2rad(p[6]))).reshape(-1)
+
+
+def test_sign_and_scale_change_phase_and_amplitude_alone(fits):
+    gabor = fits.gabor
+    assert angle_between(gabor.phase[NEGATED], gabor.phase[0] + 180, 360) < 1e-2
+    assert float(gabor.amplitude[SCALED] / gabor.amplitude[1]) == pytest.approx(1e4, rel=1e-4)
+    for name in ("row", "column", "orientation", "frequency", "width_across", "width_along"):
+        field = getattr(gabor, name)
+        np.testing.assert_allclose(field[jnp.array([NEGATED, SCALED])], field[:2], rtol=1e-3, err_msg=name)
+
+
+def test_empty_atoms_are_harmless_and_nan_stays_alone(fits):
+    assert float(fits.r_squared[ZERO]) == 0 and float(fits.gabor.amplitude[ZERO]) == 0
+    assert float(fits.r_squared[CONSTANT]) == 0
+    assert int(fits.status[NAN]) == Status.nonfinite and np.isnan(fits.r_squared[NAN])
+    others = np.arange(len(fits.status)) != NAN
+    for name in vars(fits.gabor):
+        assert np.all(np.isfinite(np.asarray(getattr(fits.gabor, name))[others])), name
+
+
+def test_one_atom_alone_is_the_same_as_in_a_batch(fits):
+    alone = jax.jit(rf.fit_gabor)(make_atoms(np.float32)[2].reshape(SHAPE))
+    in_batch = jax.tree.map(lambda field: field[2], fits)
+    for name in vars(alone.gabor):
+        found, expected = getattr(alone.gabor, name), getattr(in_batch.gabor, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+
+
+def test_gabor_share_counts_atoms_at_the_threshold_and_not_nan():
+    gabor = known_gabors(np.float32)
+    r_squared = jnp.array([0.7, 0.69, 0.95, jnp.nan])
+    fits = rf.GaborFit(gabor, r_squared, jnp.zeros(4, int), jnp.zeros(4, int))
+    assert rf.gabor_share(fits, 0.69) == 0.75
+    assert rf.gabor_share(fits, 0.9) == 0.25
+
+
+def half_height_widths(image, frequency):
+    """Measure the amplitude spectrum of a horizontal-bar Gabor: octaves along f, degrees across it."""
+    spectrum = np.abs(np.fft.fft2(image, (1024, 1024)))
+    peak = round(frequency * 1024)
+    line = spectrum[: 1024 // 2, 0]
+    above = np.flatnonzero(line >= line[peak] / 2)
+    octaves = np.log2(above[-1] / above[0])
+    across = np.flatnonzero(spectrum[peak, :512] >= spectrum[peak, 0] / 2)[-1]
+    return octaves, 2 * np.rad2deg(np.arctan(across / peak))
+
+
+def test_bandwidths_are_those_of_the_drawn_spectrum():
+    values = (31.5, 31.5, 0, 0.2, 3, 5, 0, 1)
+    gabor = rf.Gabor(*(jnp.asarray(v, jnp.float32) for v in values))
+    octaves, degrees = half_height_widths(np.asarray(rf.gabor(gabor, (64, 64))), 0.2)
+    assert float(rf.frequency_bandwidth(gabor)) == pytest.approx(octaves, abs=0.03)
+    assert float(rf.orientation_bandwidth(gabor)) == pytest.approx(degrees, abs=0.5)
+    assert [float(n) for n in rf.envelope_cycles(gabor)] == pytest.approx([0.6, 1.0])
+    assert float(rf.aspect_ratio(gabor)) == pytest.approx(5 / 3)
+
+
+def test_a_low_pass_filter_has_infinite_bandwidth():
+    gabor = rf.Gabor(*(jnp.asarray(v, jnp.float32) for v in (5, 5, 0, 0.05, 2, 2, 0, 1)))
+    assert np.isposinf(rf.frequency_bandwidth(gabor))
+
+
+def test_the_summary_takes_medians_over_described_atoms(fits):
+    known = jax.tree.map(lambda field: field[: N_KNOWN + 1], fits)  # the last is the atom of zeros
+    summary = rf.gabor_summary(known)
+    assert summary["share"] == pytest.approx(N_KNOWN / (N_KNOWN + 1))
+    assert summary["frequency"] == pytest.approx(float(np.median(known.gabor.frequency[:N_KNOWN])))
+    nothing = rf.gabor_summary(jax.tree.map(lambda field: field[ZERO : ZERO + 1], fits))
+    assert nothing["share"] == 0 and np.isnan(nothing["aspect_ratio"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((3, 120), np.float32), (11, 10)), r"atoms: expected 110 features \(patch_shape 11 x 10\)"),
+        (
+            (np.zeros(120, np.float32), SHAPE),
+            r"atoms: expected 2 axes .*, got shape \(120,\)",
+        ),
+        (
+            (np.zeros((3, 120), np.int32), SHAPE),
+            "atoms: expected real floating-point numbers, got dtype int32",
+        ),
+        ((np.zeros((3, 9), np.float32), (3, 3)), r"patch_shape: expected at least 4 x 4 pixels .*\(3, 3\)"),
+    ],
+)
+def test_bad_atoms_are_named(untyped, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rf.fit_gabor_batch(*arguments)
+
+
+@pytest.mark.parametrize("n_starts", [0, 41])
+def test_bad_number_of_starts_is_named(untyped, n_starts):
+    with pytest.raises(ValueError, match=f"n_starts: expected .* got {n_starts}"):
+        rf.fit_gabor_batch(np.zeros((3, 120), np.float32), SHAPE, n_starts=n_starts)
