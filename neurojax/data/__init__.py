@@ -1,0 +1,35 @@
+"""Natural images, patches and whitening.
+
+Photographs come with the library; the sets of the literature are found in the folder that the environment
+variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are checked by digest.
+"""
+
+from ._files import load_images
+from ._patches import (
+    PatchSampler,
+    grid_patches,
+    normalize_variance,
+    random_patches,
+    remove_patch_mean,
+    remove_pixel_mean,
+)
+from ._sets import kodak_images, natural_images, olshausen_images
+from ._whitening import Whitening, fit_whitening, rescale_variance, unwhiten_1996, whiten_1996
+
+__all__ = [
+    "PatchSampler",
+    "Whitening",
+    "fit_whitening",
+    "grid_patches",
+    "kodak_images",
+    "load_images",
+    "natural_images",
+    "normalize_variance",
+    "olshausen_images",
+    "random_patches",
+    "remove_patch_mean",
+    "remove_pixel_mean",
+    "rescale_variance",
+    "unwhiten_1996",
+    "whiten_1996",
+]
