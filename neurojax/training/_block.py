@@ -1,0 +1,109 @@
+"""A block of steps on the device, compiled once for blocks of any length."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from neurojax.runs import check_description, describe_tree
+
+from ._objectives import loss_and_gradient
+from ._sources import AbstractSource
+
+__all__ = ["Learner", "Program", "metric_buffers", "run_block", "start_order"]
+
+
+class Learner(eqx.Module):
+    """What an update changes."""
+
+    model: Any
+    opt_state: Any
+    state: Any
+
+
+class Program(eqx.Module):
+    """What an update is: nothing in it changes while a run lasts."""
+
+    objective: Any
+    optimizer: optax.GradientTransformation
+    after_update: Callable | None
+    mask: Any
+    step_key: jax.Array
+    epoch_key: jax.Array
+
+
+def _check_same(old, new, name: str) -> None:
+    """Raise ``ValueError`` at the first leaf whose shape or dtype an update would change."""
+    check_description(describe_tree(old), describe_tree(new), name)
+
+
+def _strong(old, new):
+    """Return ``new`` without weak types, which a loop's carry must not pick up."""
+
+    def convert(before, after):
+        is_number = eqx.is_array(before) and not jnp.issubdtype(before.dtype, jax.dtypes.prng_key)
+        return jax.lax.convert_element_type(after, before.dtype) if is_number else after
+
+    return jax.tree.map(convert, old, new)
+
+
+def _take_step(program: Program, source: AbstractSource, learner: Learner, order, step):
+    """Return ``(learner, order, metrics)`` after one update."""
+    keys = jax.random.split(jax.random.fold_in(program.step_key, step), 3)
+    batch, order = source.take(order, step, program.epoch_key, keys[0])
+    model, opt_state = learner.model, learner.opt_state
+    output = loss_and_gradient(program.objective, program.mask, model, learner.state, batch, keys[1])
+    (loss, (state, metrics)), gradient = output
+    trained = eqx.filter(model, program.mask)
+    _check_same(learner.state, state, "objective: state")
+    _check_same(trained, gradient, "objective: gradient")
+    optimizer = optax.with_extra_args_support(program.optimizer)
+    updates, opt_state = optimizer.update(gradient, opt_state, trained, value=loss)
+    model = eqx.apply_updates(model, updates)
+    if program.after_update is not None:
+        output = program.after_update(model, opt_state, state, batch, keys[2])
+        if not isinstance(output, tuple) or len(output) != 3:
+            raise ValueError(
+                f"after_update: expected (model, opt_state, state), got {type(output).__name__}."
+            )
+        model, opt_state, state = output
+    new = Learner(model, opt_state, state)
+    _check_same(learner, new, "optimizer" if program.after_update is None else "after_update")
+    return _strong(learner, new), order, {"loss": loss, **metrics}
+
+
+@eqx.filter_jit
+def start_order(program: Program, source: AbstractSource, step):
+    """Return the order in which the source gives rows at ``step``."""
+    return source.start(program.epoch_key, step)
+
+
+def metric_buffers(program: Program, source: AbstractSource, learner: Learner, order, n_slots: int):
+    """Return room for the metrics of ``n_slots`` steps; it traces one step, and so checks the objective."""
+    shapes = eqx.filter_eval_shape(_take_step, program, source, learner, order, jnp.int32(0))[2]
+    return {name: jnp.zeros(n_slots, shape.dtype) for name, shape in shapes.items()}
+
+
+@eqx.filter_jit
+def run_block(program: Program, source: AbstractSource, learner: Learner, order, buffers, start, n_steps):
+    """Take ``n_steps`` updates (a traced number: one compilation serves every length).
+
+    Returns:
+        ``(learner, order, metrics, finite)``: ``metrics`` fills the first ``n_steps`` slots of
+        ``buffers``, ``finite`` has one truth value for each trainable leaf.
+    """
+    arrays, static = eqx.partition(learner, eqx.is_array)
+
+    def body(i, carry):
+        arrays, order, buffers = carry
+        new, order, metrics = _take_step(program, source, eqx.combine(arrays, static), order, start + i)
+        buffers = {name: buffers[name].at[i].set(value) for name, value in metrics.items()}
+        return eqx.filter(new, eqx.is_array), order, buffers
+
+    arrays, order, buffers = jax.lax.fori_loop(0, n_steps, body, (arrays, order, buffers))
+    learner = eqx.combine(arrays, static)
+    trained = jax.tree.leaves(eqx.filter(learner.model, program.mask))
+    return learner, order, buffers, jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in trained])

@@ -1,0 +1,134 @@
+"""The training loop."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import optax
+
+from ._block import Learner, Program
+from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
+from ._history import Evaluation, History
+from ._loop import Plan, resume, run_blocks
+from ._sources import BatchIterator, as_source, on_device
+from ._start import check_arguments, numbers_to_arrays, run_identity, trainable_mask
+
+__all__ = ["FitResult", "fit"]
+
+
+class FitResult(NamedTuple):
+    """What training leaves.
+
+    Attributes:
+        model: the model after the last update, or at the best evaluation if that was asked for.
+        opt_state: the optimiser's state beside it.
+        state: the objective's state beside it.
+        history: what was recorded.
+    """
+
+    model: Any
+    opt_state: Any
+    state: Any
+    history: History
+
+
+def fit(
+    model: Any,
+    objective: Callable[..., Any] | Any,
+    data: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    n_steps: int,
+    key: Any,
+    batch_size: int | None = None,
+    state: Any = None,
+    trainable: Any = eqx.is_inexact_array,
+    after_update: Callable[..., Any] | None = None,
+    evaluate: Evaluation | None = None,
+    checkpoint: Checkpoint | None = None,
+    callback: Callable[..., Any] | None = None,
+    progress: bool | None = None,
+    steps_per_block: int = 100,
+) -> FitResult:
+    """Train a model by ``n_steps`` updates, in blocks that run on the device.
+
+    Update s (from 0) folds s into a key derived from ``key``, takes a batch, and does
+    ``(loss, (state, metrics)), gradient = ∂objective(model, state, batch, key)``, then
+    ``model += optimizer.update(gradient)`` on the trainable leaves, then ``after_update``. What it
+    does depends on s and ``key`` alone, never on where blocks begin or end.
+
+    A run with a ``checkpoint`` goes on from the last one found in its folder: killed at any moment,
+    the same call ends with the parameters and history of a run that was never cut off, bit for bit
+    (on the same machine). With a larger ``n_steps`` a finished run is continued. A run that was stopped
+    early is finished: it is returned as it is, with a warning.
+
+    Args:
+        model: any pytree, such as an Equinox module.
+        objective: ``objective(model, state, batch, key) -> (loss, (state, metrics))``, or an
+            ``AbstractGradientObjective``.
+        data: one of: a pytree of arrays with equal leading axes (rows); a sampler ``key -> batch``,
+            run on the device (a module keeps its arrays as arguments, a closure makes constants of
+            them); an iterator over batches on the host, with a ``checkpoint`` a ``BatchIterator``.
+        optimizer: any Optax transformation; it is given ``value=loss`` too.
+        n_steps: the number of updates in all, ≥ 1, earlier ones of a resumed run included.
+        key: a typed PRNG key.
+        batch_size: rows a batch, in epochs: each visits rows in a random order of its own and drops the
+            remainder that fills no batch. ``None``: all rows at each update. Only for arrays.
+        state: what the objective carries from step to step, or ``None``.
+        trainable: which leaves are learned: a predicate, or a pytree of truth values as for
+            ``equinox.partition``.
+        after_update: ``after_update(model, opt_state, state, batch, key) -> (model, opt_state, state)``,
+            run on the device after each update.
+        evaluate: held-out evaluation and early stopping.
+        checkpoint: where to save the run, and how often.
+        callback: ``callback(step, model, state, metrics)``, called on the host after each block, with the
+            updates made so far and the block's metrics, ``(steps,)`` each. ``True`` ends the run here; the
+            same call without that goes on.
+        progress: whether to draw a progress bar; ``None``: if standard error is a terminal.
+        steps_per_block: blocks end at its multiples, and wherever something else is due.
+
+    Returns:
+        The trained model, the states beside it, and the history.
+
+    Raises:
+        ValueError: before the first update, if an argument is not as described; the message names it. Also
+            for a checkpoint of another model or settings, and for an iterator that ends too soon.
+        OSError: if the checkpoint's folder cannot be written to.
+        NonFiniteLossError: after a block in which the loss, a metric or a parameter was not finite; such a
+            block is never saved.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> def objective(mean, state, batch, key):
+        ...     return 0.5 * jnp.mean((batch - mean) ** 2), (state, {})
+        >>> rows = jnp.array([1.0, 2.0, 6.0])
+        >>> key = jax.random.key(0)
+        >>> result = fit(jnp.array(0.0), objective, rows, optimizer=optax.sgd(0.5), n_steps=50, key=key)
+        >>> round(float(result.model), 4), len(result.history)
+        (3.0, 50)
+    """
+    check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint)
+    source = as_source(data, batch_size)
+    model, state = on_device(model), numbers_to_arrays(on_device(state))
+    mask = trainable_mask(model, trainable)
+    learner = Learner(model, on_device(optimizer.init(eqx.filter(model, mask))), state)
+    step_key, epoch_key, evaluation_key = jax.random.split(key, 3)
+    program = Program(on_device(objective), optimizer, on_device(after_update), mask, step_key, epoch_key)
+    show = sys.stderr.isatty() if progress is None else progress
+    plan = Plan(n_steps, steps_per_block, evaluate, evaluation_key, checkpoint, callback, show)
+    snapshot, store = Snapshot(0, learner, None, History()), None
+    if checkpoint is not None:
+        if source is None and not isinstance(data, BatchIterator):
+            raise ValueError("data: expected an iterator with get_state and set_state, got one without.")
+        store = CheckpointStore(checkpoint, run_identity(key, batch_size, data, program, evaluate))
+    try:
+        if store is not None:
+            snapshot = resume(store, snapshot, data, source is None, n_steps)
+        snapshot = run_blocks(program, source, data, snapshot, plan, store)
+    finally:
+        if store is not None:
+            store.close()
+    chosen = snapshot.best if snapshot.best is not None else snapshot.learner
+    return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)

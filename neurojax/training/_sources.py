@@ -1,0 +1,147 @@
+"""Where batches come from: arrays in shuffled epochs, a sampler, or an iterator on the host."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neurojax._checks import check_at_least
+
+__all__ = ["AbstractSource", "BatchIterator", "GivenBatch", "as_source", "on_device"]
+
+
+@runtime_checkable
+class BatchIterator(Protocol):
+    """An iterator over batches that knows its position, as Grain's iterators do.
+
+    ``get_state`` returns bytes, or anything that JSON can hold; ``set_state`` takes it back.
+    """
+
+    def __iter__(self) -> Any:
+        """Return the iterator itself."""
+        ...
+
+    def __next__(self) -> Any:
+        """Return the next batch, a pytree of arrays of the same shapes each time."""
+        ...
+
+    def get_state(self) -> Any:
+        """Return the position: what the next batch will be."""
+        ...
+
+    def set_state(self, state: Any) -> Any:
+        """Go to a position that ``get_state`` returned."""
+        ...
+
+
+class AbstractSource(eqx.Module):
+    """Batches taken on the device. ``order`` is what a source carries from one step to the next."""
+
+    @abstractmethod
+    def start(self, key, step) -> Any:
+        """Return the order with which ``step`` is taken."""
+
+    @abstractmethod
+    def take(self, order, step, epoch_key, batch_key) -> tuple[Any, Any]:
+        """Return ``(batch, order)`` for ``step``."""
+
+
+class GivenBatch(AbstractSource):
+    """The same batch whenever asked: all the data, or what a host iterator has just given."""
+
+    batch: Any
+
+    def start(self, key, step):
+        """Return nothing: there is no order."""
+        return None
+
+    def take(self, order, step, epoch_key, batch_key):
+        """Return the batch."""
+        return self.batch, order
+
+
+class Sampled(AbstractSource):
+    """A fresh batch drawn by a sampler ``key -> batch``."""
+
+    sampler: Callable
+
+    def start(self, key, step):
+        """Return nothing: there is no order."""
+        return None
+
+    def take(self, order, step, epoch_key, batch_key):
+        """Draw a batch."""
+        return self.sampler(batch_key), order
+
+
+class ShuffledRows(AbstractSource):
+    """Rows without replacement; each epoch draws one permutation of its own, and drops its remainder."""
+
+    rows: Any
+    n_rows: int = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+
+    def start(self, key, step):
+        """Return the permutation of the epoch that ``step`` lies in."""
+        epoch = step // (self.n_rows // self.batch_size)
+        return jax.random.permutation(jax.random.fold_in(key, epoch), self.n_rows)
+
+    def take(self, order, step, epoch_key, batch_key):
+        """Return the rows that are next in the epoch's permutation."""
+        position = step % (self.n_rows // self.batch_size)
+        order = jax.lax.cond(position == 0, lambda: self.start(epoch_key, step), lambda: order)
+        chosen = jax.lax.dynamic_slice_in_dim(order, position * self.batch_size, self.batch_size)
+        return jax.tree.map(lambda rows: rows.at[chosen].get(mode="promise_in_bounds"), self.rows), order
+
+
+def on_device(tree):
+    """Return the tree with its NumPy arrays as JAX arrays, and no dtype weak."""
+
+    def convert(leaf):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(convert, tree)
+
+
+def _count_rows(data) -> int:
+    """Return the common length of the leading axes; raise ``ValueError`` that names the leaf at fault."""
+    leaves = jax.tree_util.tree_flatten_with_path(data)[0]
+    if not leaves:
+        raise ValueError("data: expected at least one array, got none.")
+    first, n_rows = "data" + jax.tree_util.keystr(leaves[0][0]), None
+    for keys, leaf in leaves:
+        name = "data" + jax.tree_util.keystr(keys)
+        if not isinstance(leaf, (jax.Array, np.ndarray)) or leaf.ndim == 0:
+            raise ValueError(f"{name}: expected an array with a leading axis of rows, got {leaf!r:.80}.")
+        n_rows = leaf.shape[0] if n_rows is None else n_rows
+        if leaf.shape[0] != n_rows:
+            raise ValueError(f"{name}: expected {n_rows} rows as in {first}, got {leaf.shape[0]}.")
+    if not n_rows:
+        raise ValueError("data: expected at least one row, got none.")
+    return n_rows
+
+
+def as_source(data: Any, batch_size: int | None) -> AbstractSource | None:
+    """Return how batches are taken from ``data``; ``None`` for an iterator on the host."""
+    is_iterator = isinstance(data, Iterator)
+    if is_iterator or callable(data):
+        if batch_size is not None:
+            kind = "an iterator" if is_iterator else "a sampler"
+            raise ValueError(f"batch_size: expected None with {kind}, which fixes it, got {batch_size}.")
+        return None if is_iterator else Sampled(on_device(data))
+    n_rows = _count_rows(data)
+    if batch_size is None:
+        return GivenBatch(on_device(data))
+    check_at_least("batch_size", batch_size, 1)
+    if batch_size > n_rows:
+        raise ValueError(f"batch_size: expected at most the {n_rows} rows of data, got {batch_size}.")
+    return ShuffledRows(on_device(data), n_rows, int(batch_size))

@@ -1,0 +1,100 @@
+"""What is checked and prepared before the first update."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neurojax._checks import check_at_least, check_finite
+from neurojax.runs import describe_tree, tree_arrays
+
+from ._block import Program
+from ._checkpoint import Checkpoint
+from ._history import Evaluation
+from ._sources import on_device
+
+__all__ = ["check_arguments", "numbers_to_arrays", "run_identity", "trainable_mask"]
+
+_SHOWN_SIZE = 4
+
+
+def check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint) -> None:
+    """Raise ``ValueError`` for the first setting of ``fit`` that cannot be meant."""
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed or key.shape != ():
+        raise ValueError(f"key: expected one typed key, as jax.random.key makes it, got {key!r:.80}.")
+    check_at_least("n_steps", n_steps, 1)
+    check_at_least("steps_per_block", steps_per_block, 1)
+    if evaluate is not None:
+        if not isinstance(evaluate, Evaluation):
+            raise ValueError(f"evaluate: expected an Evaluation, got {type(evaluate).__name__}.")
+        check_at_least("evaluate.every", evaluate.every, 1)
+        if evaluate.patience is not None:
+            check_at_least("evaluate.patience", evaluate.patience, 1)
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        raise ValueError(f"checkpoint: expected a Checkpoint, got {type(checkpoint).__name__}.")
+
+
+def numbers_to_arrays(state: Any) -> Any:
+    """Return the state with its Python numbers as arrays, which a loop on the device can carry."""
+    return jax.tree.map(lambda x: on_device(np.asarray(x)) if isinstance(x, (int, float)) else x, state)
+
+
+def trainable_mask(model: Any, trainable: Any) -> Any:
+    """Return a truth value for each leaf; raise ``ValueError`` unless what it selects can be trained."""
+
+    def spread(choice, part):
+        return jax.tree.map(lambda leaf: bool(choice(leaf) if callable(choice) else choice), part)
+
+    try:
+        mask = spread(trainable, model) if callable(trainable) else jax.tree.map(spread, trainable, model)
+    except ValueError as error:
+        raise ValueError(
+            f"trainable: expected truth values in a tree that fits the model ({error})."
+        ) from error
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
+        if eqx.is_inexact_array(leaf):
+            check_finite("model" + jax.tree_util.keystr(keys), leaf)
+    chosen = jax.tree_util.tree_flatten_with_path(eqx.filter(model, mask))[0]
+    if not chosen:
+        raise ValueError("trainable: expected at least one leaf of the model to be selected, got none.")
+    for keys, leaf in chosen:
+        if not eqx.is_inexact_array(leaf):
+            name = "model" + jax.tree_util.keystr(keys)
+            raise ValueError(
+                f"trainable: expected arrays of real numbers, but it selects {name} = {leaf!r:.60}."
+            )
+    return mask
+
+
+def _fingerprint(tree: Any) -> dict[str, Any]:
+    """Return by path what a tree holds: settings and small arrays as they are, large ones by a checksum."""
+    arrays, entries = tree_arrays(tree), {}
+    for path, entry in describe_tree(tree).items():
+        if "value" in entry:
+            entries[path.lstrip(".")] = entry["value"]
+            continue
+        array = np.ascontiguousarray(arrays[path])
+        shown = array.tolist() if array.size <= _SHOWN_SIZE else f"checksum {zlib.crc32(array.tobytes()):08x}"
+        entries[path.lstrip(".")] = f"{entry['dtype']}{entry['shape']} {shown}"
+    return entries
+
+
+def run_identity(
+    key: Any, batch_size: int | None, data: Any, program: Program, evaluate: Evaluation | None
+) -> dict:
+    """Return what a resumed run must have in common with the one that was cut off."""
+    watched = None if evaluate is None else [evaluate.every, evaluate.patience, evaluate.keep_best]
+    return {
+        "key": jax.random.key_data(key).tolist(),
+        "batch_size": batch_size,
+        "data": "an iterator" if isinstance(data, Iterator) else _fingerprint(data),
+        "objective": _fingerprint(program.objective),
+        "after_update": _fingerprint(program.after_update),
+        "trainable": _fingerprint(program.mask),
+        "evaluate (every, patience, keep_best)": watched,
+    }

@@ -1,0 +1,591 @@
+"""The training loop: closed forms, batches, bit-exact resume after SIGKILL, and each message."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import killed_training
+import numpy as np
+import optax
+import pytest
+
+from neurojax.training import (
+    AbstractGradientObjective,
+    AbstractObjective,
+    Checkpoint,
+    Evaluation,
+    NonFiniteLossError,
+    fit,
+)
+
+KEY = jax.random.key(0)
+SGD = optax.sgd(0.1)
+ROWS = jnp.array([[1.0, 2.0], [3.0, 5.0], [8.0, -1.0], [0.0, 4.0]])
+
+
+class Distance(AbstractObjective):
+    """½ strength · mean squared distance of the rows from the model."""
+
+    strength: jax.Array
+
+    def __call__(self, model, state, batch, key):
+        return 0.5 * self.strength * jnp.mean(jnp.sum((batch - model) ** 2, -1)), (state, {})
+
+
+DISTANCE = Distance(jnp.array(1.0))
+
+
+def simple(model=None, objective=DISTANCE, data=ROWS, **settings):
+    model = jnp.zeros(2) if model is None else model
+    return fit(model, objective, data, **({"optimizer": SGD, "n_steps": 6, "key": KEY} | settings))
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+# Closed forms
+
+
+def test_gradient_descent_follows_its_closed_form(x64):
+    rows = jnp.asarray(np.asarray(ROWS), jnp.float64)
+    result = simple(jnp.zeros(2), data=rows, n_steps=25)
+    mean = np.mean(np.asarray(rows), 0)
+    np.testing.assert_allclose(result.model, mean * (1 - 0.9**25), rtol=1e-12)
+    spread = np.mean(np.sum((np.asarray(rows) - mean) ** 2, -1))
+    at = np.arange(25)
+    np.testing.assert_allclose(
+        result.history["loss"], 0.5 * (spread + np.sum(mean**2) * 0.81**at), rtol=1e-12
+    )
+    assert len(result.history) == 25 and result.model.dtype == jnp.float64
+
+
+def test_adam_reaches_the_minimum_of_a_quadratic():
+    matrix = jnp.array([[2.0, 0.5], [0.5, 1.0]])
+    target = jnp.array([1.0, -3.0])
+
+    def objective(model, state, batch, key):
+        return 0.5 * model @ batch["matrix"][0] @ model - batch["target"][0] @ model, (state, {})
+
+    data = {"matrix": matrix[None], "target": target[None]}
+    schedule = optax.cosine_decay_schedule(0.1, 800)
+    result = simple(objective=objective, data=data, optimizer=optax.adam(schedule), n_steps=800)
+    np.testing.assert_allclose(result.model, np.linalg.solve(matrix, target), atol=1e-4)
+
+
+def test_state_is_carried_and_metrics_are_recorded():
+    def objective(model, state, batch, key):
+        return jnp.sum(model**2), (state + 1, {"count": state, "noise": jax.random.normal(key)})
+
+    result = simple(objective=objective, state=0, n_steps=7, steps_per_block=3)
+    assert int(result.state) == 7
+    np.testing.assert_array_equal(result.history["count"], np.arange(7))
+    assert len(set(result.history["noise"].tolist())) == 7
+    assert set(result.history.metrics) == {"loss", "count", "noise"}
+
+
+def test_an_objective_may_supply_its_own_gradient():
+    class Constant(AbstractGradientObjective):
+        gradient: jax.Array
+
+        def value_and_grad(self, model, state, batch, key):
+            return (jnp.sum(model), (state, {})), self.gradient
+
+    result = simple(objective=Constant(jnp.array([1.0, -2.0])), n_steps=5)
+    np.testing.assert_allclose(result.model, [-0.5, 1.0], rtol=1e-6)
+
+
+def test_after_update_runs_last_and_sees_everything():
+    def normalise(model, opt_state, state, batch, key):
+        noise = jax.random.normal(key)
+        return model / jnp.linalg.norm(model), opt_state, (state[0] + jnp.sum(batch), noise)
+
+    result = simple(jnp.ones(2), after_update=normalise, state=(0.0, 0.0), n_steps=4)
+    assert float(jnp.linalg.norm(result.model)) == pytest.approx(1, abs=1e-6)
+    assert float(result.state[0]) == pytest.approx(4 * float(jnp.sum(ROWS)))
+    assert float(result.state[1]) != 0
+
+
+@pytest.mark.parametrize("trainable", [lambda leaf: jnp.ndim(leaf) == 1, {"a": True, "b": False, "f": False}])
+def test_only_trainable_leaves_change(trainable):
+    model = {"a": jnp.ones(2), "b": jnp.ones((1, 2)), "f": jnp.tanh}
+
+    def objective(model, state, batch, key):
+        return jnp.sum(model["f"](model["a"]) ** 2 + model["b"] ** 2), (state, {})
+
+    if not callable(trainable):
+        result = simple(model, objective, trainable=trainable, optimizer=optax.adam(0.1))
+        assert result.opt_state[0].mu["b"] is None
+    else:
+        picked = lambda leaf: eqx.is_array(leaf) and trainable(leaf)  # noqa: E731
+        result = simple(model, objective, trainable=picked)
+    assert result.model["f"] is jnp.tanh
+    np.testing.assert_array_equal(result.model["b"], np.ones((1, 2)))
+    assert np.all(np.asarray(result.model["a"]) < 1)
+
+
+# Batches
+
+
+def seen_rows(result):
+    return np.asarray(result.state).reshape(-1)
+
+
+def watch(model, state, batch, key):
+    """Keep the rows of the last three batches in the state."""
+    return jnp.sum(model**2), (jnp.concatenate([state[1:], batch[None]]), {})
+
+
+def test_an_epoch_visits_every_row_once_in_an_order_of_its_own():
+    data = np.arange(6.0, dtype=np.float32)
+    epochs = []
+    for n_steps in (3, 6, 9):
+        state = jnp.full((3, 2), -1.0)
+        epochs.append(
+            seen_rows(simple(objective=watch, data=data, batch_size=2, state=state, n_steps=n_steps))
+        )
+    assert all(sorted(rows) == list(data) for rows in epochs)
+    assert len({tuple(rows) for rows in epochs}) == 3
+
+
+def test_an_epoch_drops_its_remainder():
+    data = np.arange(7.0, dtype=np.float32)
+    rows = seen_rows(
+        simple(objective=watch, data=data, batch_size=2, state=jnp.full((3, 2), -1.0), n_steps=3)
+    )
+    assert len(set(rows)) == 6 and set(rows) < set(data)
+
+
+def test_without_batch_size_each_update_has_all_rows_in_their_order():
+    rows = simple(objective=watch, data=ROWS, state=jnp.zeros((3, 4, 2)), n_steps=3).state
+    np.testing.assert_array_equal(rows, np.broadcast_to(ROWS, (3, 4, 2)))
+
+
+def test_rows_of_all_leaves_stay_together():
+    def objective(model, state, batch, key):
+        return jnp.sum(model**2), (state, {"apart": jnp.max(jnp.abs(batch["x"] * 2 - batch["y"]))})
+
+    data = {"x": np.arange(9.0), "y": 2 * np.arange(9.0)}
+    assert np.all(simple(objective=objective, data=data, batch_size=4).history["apart"] == 0)
+
+
+def test_a_sampler_draws_on_the_device_with_a_new_key_each_step():
+    class Sampler(eqx.Module):
+        rows: jax.Array
+
+        def __call__(self, key):
+            return self.rows[jax.random.randint(key, (2,), 0, 1000)]
+
+    sampler = Sampler(jnp.arange(1000.0))
+    rows = seen_rows(simple(objective=watch, data=sampler, state=jnp.zeros((3, 2)), n_steps=3))
+    assert len(set(rows)) > 3
+    again = seen_rows(simple(objective=watch, data=sampler, state=jnp.zeros((3, 2)), n_steps=3))
+    np.testing.assert_array_equal(rows, again)
+
+
+class Counting:
+    """An iterator over rows 0, 1, 2, …, that knows its position."""
+
+    def __init__(self, end=10**6, as_bytes=False):
+        self.position, self.end, self.as_bytes = 0, end, as_bytes
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.position >= self.end:
+            raise StopIteration
+        self.position += 1
+        return np.full(2, self.position - 1, np.float32)
+
+    def get_state(self):
+        return str(self.position).encode() if self.as_bytes else {"position": self.position}
+
+    def set_state(self, state):
+        self.position = int(state) if self.as_bytes else state["position"]
+
+
+def test_an_iterator_gives_its_batches_in_turn():
+    result = simple(objective=watch, data=Counting(), state=jnp.zeros((3, 2)), n_steps=5, steps_per_block=2)
+    np.testing.assert_array_equal(result.state[:, 0], [2, 3, 4])
+    plain = simple(objective=watch, data=iter(Counting()), state=jnp.zeros((3, 2)), n_steps=5)
+    np.testing.assert_array_equal(plain.state, result.state)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_iterator_goes_on_from_its_position(tmp_path, as_bytes):
+    settings = {"objective": watch, "state": jnp.zeros((3, 2)), "checkpoint": Checkpoint(tmp_path, 2)}
+    simple(data=Counting(as_bytes=as_bytes), n_steps=4, **settings)
+    resumed = simple(data=Counting(as_bytes=as_bytes), n_steps=7, **settings)
+    np.testing.assert_array_equal(resumed.state[:, 0], [4, 5, 6])
+
+
+def test_an_iterator_that_ends_is_named():
+    with pytest.raises(ValueError, match=r"data: expected batches for all n_steps, got 3, then no more"):
+        simple(data=Counting(end=3))
+
+
+# One compilation, the same numbers wherever blocks end
+
+
+def test_blocks_of_all_lengths_share_one_compilation_and_change_nothing():
+    traces = []
+
+    def objective(model, state, batch, key):
+        traces.append(1)
+        return jnp.mean((batch - model) ** 2) + 0.1 * jax.random.normal(key), (state, {})
+
+    results = []
+    for steps_per_block in (100, 7):
+        traces.clear()
+        results.append(simple(objective=objective, batch_size=3, n_steps=23, steps_per_block=steps_per_block))
+        assert len(traces) <= 3
+        once = len(traces)
+    simple(objective=objective, batch_size=3, n_steps=200, steps_per_block=7)
+    assert len(traces) <= 2 * once
+    np.testing.assert_array_equal(results[0].history["loss"], results[1].history["loss"])
+    np.testing.assert_array_equal(results[0].model, results[1].model)
+
+
+def test_strengths_are_arguments_not_constants():
+    traces = []
+
+    class Traced(AbstractObjective):
+        strength: jax.Array
+
+        def __call__(self, model, state, batch, key):
+            traces.append(1)
+            return self.strength * jnp.sum(model**2), (state, {})
+
+    first = simple(jnp.ones(2), Traced(jnp.array(1.0)))
+    compiled = len(traces)
+    second = simple(jnp.ones(2), Traced(jnp.array(2.0)))
+    # Checking the objective traces it once more; compiling it again would trace it twice.
+    assert len(traces) <= compiled + 1
+    np.testing.assert_allclose(second.history["loss"][0], 2 * first.history["loss"][0])
+
+
+# Resume
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return killed_training.numbers(killed_training.run(None))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
+    folder, output = tmp_path / "run", tmp_path / "numbers.npz"
+    command = [sys.executable, killed_training.__file__, str(folder), str(output)]
+    with subprocess.Popen(command) as process:
+        wait_for_a_checkpoint(folder, process)
+        time.sleep(random.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    reached = newest(folder)
+    assert 0 < reached < killed_training.N_STEPS and not output.exists()
+    assert len(complete_rows(folder)) <= reached
+    subprocess.run(command, check=True, timeout=120)
+    with np.load(output) as file:
+        finished = [file[name] for name in file.files]
+    assert same(finished, uninterrupted)
+    assert [row["step"] for row in complete_rows(folder)] == list(range(1, killed_training.N_STEPS + 1))
+
+
+def newest(folder):
+    names = [path.name for path in (folder / "checkpoint").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def complete_rows(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_for_a_checkpoint(folder, process):
+    deadline = time.monotonic() + 90
+    while newest(folder) == 0:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_finished_run_continues_to_more_steps(tmp_path, uninterrupted):
+    for n_steps in (50, 51, killed_training.N_STEPS, killed_training.N_STEPS):
+        result = killed_training.run(tmp_path, n_steps=n_steps)
+        assert len(result.history) == n_steps
+    assert same(killed_training.numbers(result), uninterrupted)
+    rows = complete_rows(tmp_path)
+    np.testing.assert_array_equal([row["loss"] for row in rows], result.history["loss"].astype(float))
+    assert rows[8]["evaluation/loss"] == result.history.evaluation["loss"][0]
+
+
+def test_a_corrupt_checkpoint_is_reported_and_the_one_before_used(tmp_path, uninterrupted):
+    killed_training.run(tmp_path, n_steps=50)
+    for path in (tmp_path / "checkpoint" / "50").rglob("*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[:-60] + bytes(60))
+    with pytest.warns(UserWarning, match=r"checkpoint of step 50 in .* is corrupt .* the one before it"):
+        result = killed_training.run(tmp_path)
+    assert same(killed_training.numbers(result), uninterrupted)
+    assert (tmp_path / "corrupt_checkpoint_50").is_dir()
+
+
+def test_only_corrupt_checkpoints_are_an_error_and_stay(tmp_path):
+    checkpoint = Checkpoint(tmp_path, every=3)
+    simple(checkpoint=checkpoint)
+    for step in ("3", "6"):
+        shutil.rmtree(tmp_path / "checkpoint" / step / "arrays")
+    with (
+        pytest.warns(UserWarning, match="corrupt"),
+        pytest.raises(RuntimeError, match=r"expected a checkpoint that can be read in .*steps \[6, 3\]"),
+    ):
+        simple(checkpoint=checkpoint, n_steps=9)
+    assert newest(tmp_path) == 6
+
+
+def test_a_foreign_checkpoint_is_refused_with_the_first_mismatch(tmp_path):
+    checkpoint = Checkpoint(tmp_path, every=3)
+    simple(checkpoint=checkpoint)
+    with pytest.raises(
+        ValueError, match=r"leaf \['learner'\].model: expected float32\[1\], got float32\[2\]"
+    ):
+        simple(jnp.zeros(1), checkpoint=checkpoint, n_steps=9)
+    with pytest.raises(ValueError, match=r"first mismatch at .*opt_state.*expected .*, got nothing"):
+        simple(optimizer=optax.adam(0.1), checkpoint=checkpoint, n_steps=9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"checkpoint": {"settings": {"seed": 1}}}, "settings.seed from 0 to 1"),
+        ({"batch_size": 3}, "batch_size from 2 to 3"),
+        ({"key": jax.random.key(1)}, r"key from \[0, 0\] to \[0, 1\]"),
+        ({"objective": Distance(jnp.array(2.0))}, r"objective.strength from .*\[1.0\]' to .*\[2.0\]'"),
+        ({"data": ROWS + 1}, r"data\. from 'float32\[4, 2\] checksum \w+' to 'float32\[4, 2\] checksum \w+'"),
+        ({"evaluate": Evaluation(dict, every=5)}, r"evaluate .* from None to \[5, None, False\]"),
+    ],
+)
+def test_a_resume_with_changed_settings_says_which(tmp_path_factory, changed, message):
+    folder = tmp_path_factory.getbasetemp() / "settings"
+    settings = {"settings": {"seed": 0, "n_steps": 6}}
+    simple(batch_size=2, checkpoint=Checkpoint(folder, every=3, **settings))
+    settings = {"settings": {"seed": 0, "n_steps": 9}} | changed.pop("checkpoint", {})
+    with pytest.raises(ValueError, match=message):
+        simple(**({"batch_size": 2, "n_steps": 9, "checkpoint": Checkpoint(folder, 3, **settings)} | changed))
+
+
+def test_fewer_steps_than_taken_are_refused(tmp_path):
+    simple(checkpoint=Checkpoint(tmp_path, every=3))
+    with pytest.raises(ValueError, match=r"n_steps: expected at least 6, .* got 5"):
+        simple(checkpoint=Checkpoint(tmp_path, every=3), n_steps=5)
+
+
+def test_an_unwritable_folder_is_named_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "run"
+    with pytest.raises(OSError, match=rf"checkpoint.folder: expected a writable folder, got {folder}"):
+        simple(checkpoint=Checkpoint(folder, every=3))
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    simple(checkpoint=Checkpoint(tmp_path, every=1, keep=3))
+    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["4", "5", "6"]
+
+
+def test_keys_in_the_state_are_saved(tmp_path):
+    def objective(model, state, batch, key):
+        key, now = jax.random.split(state)
+        return jnp.sum(model**2) + jax.random.normal(now), (key, {})
+
+    settings = {"objective": objective, "state": jax.random.key(5)}
+    whole = simple(n_steps=8, **settings)
+    for n_steps in (4, 8):
+        parts = simple(n_steps=n_steps, checkpoint=Checkpoint(tmp_path, 2), **settings)
+    np.testing.assert_array_equal(whole.history["loss"], parts.history["loss"])
+    assert bool(jnp.all(jax.random.key_data(whole.state) == jax.random.key_data(parts.state)))
+
+
+# Non-finite numbers
+
+
+def explosive(model, state, batch, key):
+    fatal = state >= 7
+    return jnp.where(fatal, jnp.nan, jnp.sum(model**2)), (state + 1, {"other": 1.0 * state})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 8: expected a finite loss, got nan; go back .* step 6"
+    ) as info:
+        simple(objective=explosive, state=0, n_steps=20, checkpoint=Checkpoint(tmp_path, every=3))
+    assert (info.value.step, info.value.metric) == (8, "loss") and "step 6 in" in info.value.checkpoint
+    assert newest(tmp_path) == 6 and len(complete_rows(tmp_path)) == 6
+
+
+def test_a_metric_or_a_parameter_that_is_not_finite_stops_the_run():
+    def objective(model, state, batch, key):
+        return jnp.sum(model["w"]), (state + 1, {"ratio": 1 / (2.0 - state)})
+
+    with pytest.raises(NonFiniteLossError, match=r"step 3: expected a finite ratio, got inf; there is no"):
+        simple({"w": jnp.ones(2)}, objective, state=0)
+
+    def spoil(model, opt_state, state, batch, key):
+        return {"w": jnp.where(state == 6, jnp.inf, model["w"])}, opt_state, state
+
+    def harmless(model, state, batch, key):
+        return jnp.sum(model["w"]), (state + 1, {})
+
+    with pytest.raises(NonFiniteLossError, match=r"step 6: expected a finite model\['w'\], got inf"):
+        simple({"w": jnp.ones(2)}, harmless, state=0, after_update=spoil)
+
+
+# Evaluation, callback
+
+
+def scripted(losses):
+    """Return an evaluation that reads its losses from a list, by the model's number of updates."""
+    return lambda model, state, key: {"loss": losses[int(state) // 2 - 1], "key": jax.random.uniform(key)}
+
+
+def counting(model, state, batch, key):
+    return jnp.sum((model - 1) ** 2), (state + 1, {})
+
+
+def test_early_stopping_keeps_the_best_and_is_final(tmp_path):
+    evaluate = Evaluation(scripted([3.0, 2.0, 2.5, 2.0, 1.0]), every=2, patience=2, keep_best=True)
+    settings = {
+        "objective": counting,
+        "state": 0,
+        "evaluate": evaluate,
+        "checkpoint": Checkpoint(tmp_path, 3),
+    }
+    result = simple(n_steps=40, **settings)
+    assert len(result.history) == 8 and int(result.state) == 4
+    np.testing.assert_array_equal(result.history.evaluation_steps, [2, 4, 6, 8])
+    np.testing.assert_array_equal(result.history.evaluation["loss"], [3, 2, 2.5, 2])
+    assert len(set(result.history.evaluation["key"].tolist())) == 1
+    np.testing.assert_array_equal(result.model, simple(objective=counting, state=0, n_steps=4).model)
+    with pytest.warns(UserWarning, match="stopped early at step 8"):
+        again = simple(n_steps=60, **settings)
+    assert same(killed_training.numbers(result), killed_training.numbers(again))
+
+
+def test_without_patience_the_best_model_survives_a_resume(tmp_path):
+    evaluate = Evaluation(scripted([3.0, 1.0, 2.5, 2.0, 1.5]), every=2, keep_best=True)
+    settings = {
+        "objective": counting,
+        "state": 0,
+        "evaluate": evaluate,
+        "checkpoint": Checkpoint(tmp_path, 3),
+    }
+    for n_steps in (6, 10):
+        result = simple(n_steps=n_steps, **settings)
+        assert int(result.state) == 4 and len(result.history) == n_steps
+
+
+def test_callback_sees_each_block_and_may_stop(tmp_path):
+    calls = []
+
+    def callback(step, model, state, metrics):
+        calls.append((step, len(metrics["loss"])))
+        return step == 8
+
+    settings = {"n_steps": 20, "steps_per_block": 4, "checkpoint": Checkpoint(tmp_path, every=6)}
+    stopped = simple(callback=callback, **settings)
+    assert calls == [(4, 4), (6, 2), (8, 2)] and len(stopped.history) == 8
+    assert newest(tmp_path) == 8
+    resumed = simple(**settings)
+    np.testing.assert_array_equal(resumed.history["loss"], simple(n_steps=20).history["loss"])
+
+
+def test_progress_is_drawn_only_on_request(capsys):
+    simple(progress=True)
+    assert "6/6" in capsys.readouterr().err
+    simple()
+    assert capsys.readouterr().err == ""
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_steps": 0}, r"n_steps: expected a whole number ≥ 1, got 0"),
+        ({"steps_per_block": 0}, r"steps_per_block: expected a whole number ≥ 1"),
+        ({"key": jnp.zeros(2, jnp.uint32)}, r"key: expected one typed key"),
+        ({"data": jnp.zeros((0, 2))}, r"data: expected at least one row, got none"),
+        ({"data": {}}, r"data: expected at least one array, got none"),
+        ({"data": {"x": ROWS, "y": ROWS[:3]}}, r"data\['y'\]: expected 4 rows as in data\['x'\], got 3"),
+        ({"data": {"x": ROWS, "y": 3.0}}, r"data\['y'\]: expected an array with a leading axis"),
+        ({"batch_size": 5}, r"batch_size: expected at most the 4 rows of data, got 5"),
+        ({"batch_size": 0}, r"batch_size: expected a whole number ≥ 1, got 0"),
+        ({"data": lambda key: ROWS, "batch_size": 2}, r"batch_size: expected None with a sampler"),
+        ({"data": iter([ROWS]), "batch_size": 2}, r"batch_size: expected None with an iterator"),
+        ({"model": jnp.array([1.0, jnp.nan])}, r"model: expected finite numbers, got 1 that are NaN"),
+        ({"model": jnp.arange(2)}, r"trainable: expected at least one leaf"),
+        ({"trainable": lambda leaf: False}, r"trainable: expected at least one leaf"),
+        ({"trainable": lambda leaf: True, "model": {"w": jnp.ones(2), "n": 3}}, r"selects model\['n'\] = 3"),
+        ({"trainable": {"v": True}}, r"trainable: expected truth values in a tree that fits the model"),
+        ({"evaluate": Evaluation(dict, every=0)}, r"evaluate.every: expected a whole number ≥ 1"),
+        ({"evaluate": Evaluation(dict, 1, patience=0)}, r"evaluate.patience: expected a whole number ≥ 1"),
+        ({"evaluate": Evaluation(lambda *_: {}, 1, patience=1)}, r"evaluate.function: expected a 'loss'"),
+        ({"evaluate": Evaluation(lambda *_: 1.0, 1)}, r"evaluate.function: expected a dict of scalars"),
+    ],
+)
+def test_bad_arguments_are_named(untyped, settings, message):
+    with pytest.raises(ValueError, match=message):
+        simple(**settings)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda model, state: jnp.sum(model), r"objective: expected \(loss, \(state, metrics\)\), got"),
+        (lambda model, state: (model, (state, {})), r"expected a real scalar loss, got float32\[2\]"),
+        (lambda model, state: (model[0], (state, [])), r"expected metrics as a dict, got list"),
+        (lambda model, state: (model[0], (state, {"loss": 1.0})), r"names other than .*, got 'loss'"),
+        (lambda model, state: (model[0], (state, {"m": model})), r"scalar metrics, got 'm' of shape \(2,\)"),
+        (lambda model, state: (model[0], (1.0, {})), r"objective: state: .* expected nothing, got"),
+    ],
+)
+def test_bad_objectives_are_named(output, message):
+    with pytest.raises(ValueError, match=message):
+        simple(objective=lambda model, state, batch, key: output(model, state))
+
+
+def test_bad_gradients_and_updates_are_named(tmp_path):
+    class Wrong(AbstractGradientObjective):
+        gradient: object
+
+        def value_and_grad(self, model, state, batch, key):
+            return (jnp.sum(model["w"]), (state, {})), self.gradient
+
+    model = {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"gradient: .*\['w'\]: expected float32\[2\], got float32\[3\]"):
+        simple(model, Wrong({"w": jnp.ones(3)}))
+    with pytest.raises(ValueError, match=r"objective: gradient: expected a tree like the model"):
+        simple(model, Wrong(jnp.ones(2)))
+    with pytest.raises(ValueError, match=r"after_update: .*expected float32\[2\], got float32\[1\]"):
+        simple(after_update=lambda model, opt_state, state, batch, key: (model[:1], opt_state, state))
+    with pytest.raises(ValueError, match=r"after_update: expected \(model, opt_state, state\), got"):
+        simple(after_update=lambda model, opt_state, state, batch, key: model)
+    with pytest.raises(ValueError, match=r"data: expected an iterator with get_state and set_state"):
+        simple(data=iter([ROWS]), checkpoint=Checkpoint(tmp_path, every=3))
+
+
+def test_nothing_is_warned_of_in_an_ordinary_run(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_steps in (4, 6):
+            simple(n_steps=n_steps, checkpoint=Checkpoint(tmp_path, every=3))
+    assert Path(tmp_path / "metrics.jsonl").is_file()
