@@ -107,7 +107,7 @@ class PatchSampler(eqx.Module):
 
     def __call__(self, key: PRNGKey) -> Float[Array, "batch features"]:
         """Return ``batch_size`` random patches as rows of ``patch_size²`` features."""
-        positions = jax.random.randint(key, (self.batch_size,), 0, self.last_position[-1])
+        positions = jax.random.randint(key, (self.batch_size,), 0, self.last_position[-1], jnp.int32)
         patches = jax.vmap(self._cut)(positions)
         if self.preprocess == "none":
             return patches

@@ -141,11 +141,15 @@ class Whitening(eqx.Module):
     matrix: Float[Array, "features components"]
     inverse_matrix: Float[Array, "components features"]
 
-    def whiten(self, patches: Float[Array, "*batch features"]) -> Float[Array, "*batch components"]:
+    def whiten(
+        self, patches: Float[Array, "*batch features"] | Float[np.ndarray, "*batch features"]
+    ) -> Float[Array, "*batch components"]:
         """Return (patches − mean) @ matrix."""
         return jnp.matmul(patches - self.mean, self.matrix, precision="highest")
 
-    def unwhiten(self, white: Float[Array, "*batch components"]) -> Float[Array, "*batch features"]:
+    def unwhiten(
+        self, white: Float[Array, "*batch components"] | Float[np.ndarray, "*batch components"]
+    ) -> Float[Array, "*batch features"]:
         """Return white @ inverse_matrix + mean."""
         return jnp.matmul(white, self.inverse_matrix, precision="highest") + self.mean
 

@@ -1,0 +1,190 @@
+"""PCA and FastICA beside scikit-learn's, and on sources that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.decomposition import FastICA as SklearnFastICA
+
+from neurojax.convergence import Status
+from neurojax.data import natural_images, random_patches, remove_patch_mean
+from neurojax.decomposition import fast_ica, pca
+
+
+@pytest.fixture(scope="module")
+def patches():
+    images = natural_images()
+    return np.asarray(remove_patch_mean(random_patches(images, jax.random.key(0), 4000, 8)))
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """Five sources of different shapes, and seven mixtures of them."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    sources = np.stack(
+        [
+            rng.laplace(size=n),
+            rng.uniform(-1, 1, size=n),
+            np.sign(rng.normal(size=n)) * rng.exponential(size=n) ** 1.5,
+            np.sin(np.arange(n) * 0.37),
+            rng.choice([-1.0, 1.0], size=n),
+        ],
+        axis=1,
+    )
+    return sources, sources @ rng.normal(size=(5, 7)) + rng.normal(size=7)
+
+
+def _matched(ours, theirs):
+    """Our rows in the order and with the signs of theirs, which must be a permutation of ours."""
+    correlation = np.asarray(ours) @ np.asarray(theirs).T
+    correlation /= np.linalg.norm(ours, axis=1)[:, None] * np.linalg.norm(theirs, axis=1)
+    order = np.argmax(np.abs(correlation), axis=0)
+    assert sorted(order) == list(range(len(theirs)))
+    signs = np.sign(correlation[order, np.arange(len(theirs))])
+    return np.asarray(ours)[order] * signs[:, None]
+
+
+@pytest.mark.parametrize("n_components", [None, 20])
+def test_pca_agrees_with_sklearn(x64, patches, n_components):
+    patches = patches.astype(float)
+    ours = pca(patches, n_components)
+    theirs = SklearnPCA(n_components, svd_solver="full").fit(patches)
+    np.testing.assert_allclose(ours.mean, theirs.mean_, atol=1e-14)
+    np.testing.assert_allclose(ours.explained_variance, theirs.explained_variance_, rtol=1e-9, atol=1e-15)
+    ratio = theirs.explained_variance_ratio_
+    np.testing.assert_allclose(ours.explained_variance_ratio, ratio, rtol=1e-9, atol=1e-15)
+    # The last component belongs to the empty direction, its mean: the same up to rounding all the same.
+    same = np.abs(np.sum(ours.components * theirs.components_, axis=1))
+    np.testing.assert_allclose(same, 1, atol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(ours.project(patches)[:, :20]), np.abs(theirs.transform(patches)[:, :20]), atol=1e-9
+    )
+
+
+def test_pca_in_single_precision(patches):
+    ours = pca(patches, 30)
+    theirs = SklearnPCA(30, svd_solver="full").fit(patches.astype(float))
+    np.testing.assert_allclose(ours.explained_variance, theirs.explained_variance_, rtol=2e-5)
+    np.testing.assert_allclose(ours.components @ ours.components.T, np.eye(30), atol=2e-6)
+
+
+def test_pca_signs_and_reconstruction(patches):
+    whole = pca(patches)
+    largest = np.argmax(np.abs(whole.components), axis=1)
+    assert np.all(np.take_along_axis(np.asarray(whole.components), largest[:, None], axis=1) > 0)
+    np.testing.assert_allclose(whole.reconstruct(whole.project(patches)), patches, atol=2e-6)
+    part = pca(patches, 5)
+    lost = np.sum((part.reconstruct(part.project(patches)) - patches) ** 2) / (len(patches) - 1)
+    np.testing.assert_allclose(lost, np.sum(whole.explained_variance[5:]), rtol=1e-3)
+
+
+def test_pca_with_fewer_samples_than_features(x64):
+    xs = np.random.default_rng(0).normal(size=(6, 15))
+    ours = pca(xs)
+    assert ours.components.shape == (6, 15)
+    theirs = SklearnPCA().fit(xs)
+    np.testing.assert_allclose(ours.explained_variance, theirs.explained_variance_, atol=1e-12)
+
+
+@pytest.mark.parametrize("nonlinearity", ["logcosh", "cube"])
+def test_ica_finds_the_sources(x64, mixture, nonlinearity):
+    sources, xs = mixture
+    ours = fast_ica(xs, jax.random.key(0), n_components=5, nonlinearity=nonlinearity, tol=1e-12)
+    assert ours.status == Status.converged
+    assert 0 < ours.n_steps <= 500
+    found = _matched(ours.unmix(xs).T, (sources - sources.mean(axis=0)).T)
+    for one, other in zip(found, sources.T, strict=True):
+        assert np.corrcoef(one, other)[0, 1] > 0.99
+    theirs = SklearnFastICA(
+        5, algorithm="parallel", fun=nonlinearity, tol=1e-12, max_iter=500, random_state=1
+    ).fit(xs)
+    np.testing.assert_allclose(
+        _matched(ours.components, theirs.components_), theirs.components_, rtol=1e-6, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        _matched(ours.mixing.T, theirs.mixing_.T), theirs.mixing_.T, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_ica_is_consistent_within_itself(x64, mixture):
+    _, xs = mixture
+    ica = fast_ica(xs, jax.random.key(3), n_components=5)
+    sources = ica.unmix(xs)
+    np.testing.assert_allclose(sources.T @ sources / len(xs), np.eye(5), atol=1e-10)
+    np.testing.assert_allclose(ica.mix(sources), xs, atol=1e-10)
+    np.testing.assert_allclose(ica.mixing, np.linalg.pinv(ica.components), atol=1e-10)
+    np.testing.assert_allclose(
+        ica.whitening @ np.cov(xs.T, bias=True) @ ica.whitening.T, np.eye(5), atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("nonlinearity", ["logcosh", "cube"])
+def test_ica_of_patches_agrees_with_sklearn(x64, patches, nonlinearity):
+    """Both rotate the same white data from the same start."""
+    patches = patches.astype(float)
+    key = jax.random.key(0)
+    ours = fast_ica(patches, key, n_components=12, nonlinearity=nonlinearity, tol=1e-10, max_steps=1000)
+    assert ours.status == Status.converged
+    white = (patches - ours.mean) @ ours.whitening.T
+    start = np.asarray(jax.random.normal(key, (12, 12), float))
+    settings = {"whiten": False, "fun": nonlinearity, "tol": 1e-10, "max_iter": 1000, "w_init": start}
+    theirs = SklearnFastICA(algorithm="parallel", **settings).fit(np.asarray(white))
+    assert abs(theirs.n_iter_ - int(ours.n_steps)) <= 5
+    rotation = ours.components @ np.linalg.pinv(ours.whitening)
+    np.testing.assert_allclose(_matched(rotation, theirs.components_), theirs.components_, atol=1e-4)
+
+
+def test_ica_under_jit_in_single_precision(mixture):
+    _, xs = mixture
+    xs = jnp.asarray(xs, jnp.float32)
+    run = jax.jit(lambda xs, key: fast_ica(xs, key, n_components=5))
+    ica = run(xs, jax.random.key(0))
+    assert ica.components.dtype == jnp.float32
+    assert ica.status == Status.converged
+    assert ica.residual <= 1e-5
+    eager = fast_ica(xs, jax.random.key(0), n_components=5)
+    np.testing.assert_allclose(_matched(ica.components, eager.components), eager.components, atol=1e-2)
+    broken = run(xs.at[3, 2].set(jnp.nan), jax.random.key(0))
+    assert broken.status == Status.nonfinite
+
+
+def test_ica_that_runs_out_of_steps(mixture):
+    _, xs = mixture
+    short = fast_ica(xs.astype(np.float32), jax.random.key(0), n_components=5, tol=1e-6, max_steps=2)
+    assert short.status == Status.max_steps_reached
+    assert short.n_steps == 2
+    assert short.residual > 1e-6
+
+
+@pytest.mark.parametrize(
+    "function", [pca, lambda xs, n=None: fast_ica(xs, jax.random.key(0), n_components=n)]
+)
+@pytest.mark.parametrize(
+    ("xs", "n_components", "message"),
+    [
+        (np.ones(4), None, r"xs: expected 2 axes \(samples features\), got shape \(4,\)"),
+        (np.ones((1, 4)), None, r"xs: expected at least two samples and one feature, got shape \(1, 4\)"),
+        (np.ones((5, 4), int), None, r"xs: expected real floating-point numbers, got dtype int"),
+        (np.full((5, 4), np.nan), None, r"xs: expected finite numbers, got 20"),
+        (np.eye(5, 4), 5, r"n_components: expected at most min\(samples, features\) = 4, got 5"),
+        (np.eye(5, 4), 0, r"n_components: expected a whole number ≥ 1, got 0"),
+    ],
+)
+def test_bad_data_is_refused(untyped, function, xs, n_components, message):
+    with pytest.raises(ValueError, match=message):
+        function(xs, n_components)
+
+
+def test_bad_ica_settings_are_refused(untyped, patches):
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"nonlinearity: expected one of .* got 'tanh'"):
+        fast_ica(patches, key, nonlinearity="tanh")
+    with pytest.raises(ValueError, match=r"tol: expected a number > 0, got 0"):
+        fast_ica(patches, key, n_components=3, tol=0)
+    with pytest.raises(ValueError, match=r"max_steps: expected a whole number ≥ 1, got 0"):
+        fast_ica(patches, key, n_components=3, max_steps=0)
+    # Each patch has lost its mean, so one direction is empty.
+    with pytest.raises(ValueError, match=r"n_components: expected at most 63, .* got 64"):
+        fast_ica(patches, key)
