@@ -15,7 +15,7 @@ ZERO, CONSTANT, NAN, NEGATED, SCALED = range(N_KNOWN, N_KNOWN + 5)
 
 
 def draw(parameters):
-    return jax.vmap(lambda one: rf.gabor(one, SHAPE))(parameters)
+    return rf.gabor_batch(parameters, SHAPE)
 
 
 def known_gabors(dtype):
@@ -25,7 +25,7 @@ def known_gabors(dtype):
 
 
 def make_atoms(dtype):
-    atoms = np.asarray(draw(known_gabors(dtype))).reshape(N_KNOWN, -1)
+    atoms = np.asarray(draw(known_gabors(dtype)))
     special = np.stack([np.zeros(120), np.full(120, 0.3), np.full(120, np.nan), -atoms[0], 1e4 * atoms[1]])
     return np.concatenate([atoms, special.astype(dtype)])
 
@@ -80,7 +80,7 @@ def test_known_parameters_are_found(fits):
 def test_the_parameters_draw_the_fit_that_r_squared_judges(fits):
     atoms = make_atoms(np.float32)[:N_KNOWN]
     known = jax.tree.map(lambda field: field[:N_KNOWN], fits)
-    residual = atoms - np.asarray(draw(known.gabor)).reshape(N_KNOWN, -1)
+    residual = atoms - np.asarray(draw(known.gabor))
     spread = np.sum((atoms - atoms.mean(1, keepdims=True)) ** 2, 1)
     np.testing.assert_allclose(known.r_squared, 1 - np.sum(residual**2, 1) / spread, atol=1e-5)
 
@@ -88,7 +88,7 @@ def test_the_parameters_draw_the_fit_that_r_squared_judges(fits):
 def test_noisy_atoms_reach_the_minimum_that_scipy_finds_from_the_truth(x64):
     truth = known_gabors(np.float64)
     noise = 0.15 * np.random.default_rng(1).standard_normal((N_KNOWN, 120))
-    atoms = np.asarray(draw(truth)).reshape(N_KNOWN, -1) + noise
+    atoms = np.asarray(draw(truth)) + noise
     fits = rf.fit_gabor_batch(atoms, SHAPE, tol=1e-7, max_steps=200)
     assert np.all(np.asarray(fits.status) == Status.converged)
     names = list(vars(truth))

@@ -15,7 +15,7 @@ Reference:
 """
 
 from ._fit import GaborFit, fit_gabor, fit_gabor_batch
-from ._gabor import Gabor, gabor
+from ._gabor import Gabor, gabor, gabor_batch
 from ._statistics import (
     aspect_ratio,
     envelope_cycles,
@@ -34,6 +34,7 @@ __all__ = [
     "fit_gabor_batch",
     "frequency_bandwidth",
     "gabor",
+    "gabor_batch",
     "gabor_share",
     "gabor_summary",
     "orientation_bandwidth",

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["Gabor", "gabor"]
+__all__ = ["Gabor", "gabor", "gabor_batch"]
 
 
 class Gabor(eqx.Module):
@@ -65,6 +66,20 @@ def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows
     phase = jnp.deg2rad(parameters.phase)
     values = parameters.amplitude * (jnp.cos(phase) * cosine - jnp.sin(phase) * sine)
     return values.reshape(patch_shape)
+
+
+def gabor_batch(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "atoms features"]:
+    """Draw a batch of Gabor functions as flattened patches, as a dictionary holds its atoms.
+
+    Args:
+        parameters: each field with one axis, of atoms.
+        patch_shape: rows and columns, in pixels.
+
+    Returns:
+        One function a row, pixels row-major.
+    """
+    drawn = jax.vmap(lambda one: gabor(one, patch_shape))(parameters)
+    return drawn.reshape(len(drawn), -1)
 
 
 class Shape(NamedTuple):

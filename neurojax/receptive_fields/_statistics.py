@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-def gabor_share(fits: GaborFit, threshold: float = 0.7) -> float:
+def gabor_share(fits: GaborFit, threshold: float | int = 0.7) -> float:
     """Return the share of atoms that a Gabor function describes: those with R² ≥ ``threshold``.
 
     Args:
@@ -82,7 +82,7 @@ def envelope_cycles(parameters: Gabor) -> tuple[Float[Array, "*batch"], Float[Ar
     return parameters.width_across * parameters.frequency, parameters.width_along * parameters.frequency
 
 
-def gabor_summary(fits: GaborFit, threshold: float = 0.7) -> dict[str, float]:
+def gabor_summary(fits: GaborFit, threshold: float | int = 0.7) -> dict[str, float]:
     """Summarise the fits of a dictionary in a few numbers.
 
     Args:
