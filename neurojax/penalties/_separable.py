@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from neurojax._types import Scalar
 from neurojax.penalties._abstract import AbstractProximalPenalty, AbstractValuedPenalty
-from neurojax.penalties._strengths import as_code, nonnegative, positive, step_times
+from neurojax.penalties._strengths import as_code, magnitude, nonnegative, positive, step_times
 from neurojax.penalties._thresholds import (
     cauchy_threshold,
     hard_threshold,
@@ -53,7 +53,7 @@ class L1(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ strength·|codeᵢ|."""
         code, strength = as_code(code, self.strength)
-        return jnp.sum(strength * jnp.abs(code))
+        return jnp.sum(strength * magnitude(code))
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_u ½‖u − v‖² + step_size·Σ strength·|uᵢ|: soft thresholding."""
@@ -91,7 +91,7 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ strength·codeᵢ, or +∞ if a coefficient is negative."""
         code, strength = as_code(code, self.strength)
-        return jnp.sum(jnp.where(code < 0, jnp.inf, strength * jnp.abs(code)))
+        return jnp.sum(jnp.where(code < 0, jnp.inf, strength * magnitude(code)))
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
@@ -129,7 +129,7 @@ class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ l1·|codeᵢ| + ½·Σ l2·codeᵢ²."""
         code, l1, l2 = as_code(code, self.l1, self.l2)
-        return jnp.sum(l1 * jnp.abs(code) + l2 * code**2 / 2)
+        return jnp.sum(l1 * magnitude(code) + l2 * code**2 / 2)
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return soft(v, step_size·l1)/(1 + step_size·l2)."""
@@ -209,8 +209,9 @@ class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return the global argmin_u ½‖u − v‖² + step_size·Σ strength·ln(1 + (uᵢ/scale)²)."""
+        t = step_times(step_size, self.strength, v)
         v, scale = as_code(v, self.scale)
-        return scale * cauchy_threshold(v / scale, step_times(step_size, self.strength, v) / scale / scale)
+        return scale * cauchy_threshold(v / scale, t / scale / scale)
 
 
 class Log(AbstractProximalPenalty):

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from neurojax._checks import check_nonnegative, check_positive, check_real
 
-__all__ = ["as_code", "nonnegative", "positive", "step_times"]
+__all__ = ["as_code", "magnitude", "nonnegative", "positive", "step_times"]
 
 Parameter: TypeAlias = Real[ArrayLike, "..."]
 
@@ -34,8 +34,14 @@ def positive(name: str) -> Callable[[Parameter], Float[Array, "..."]]:
 
 
 def _as_floating(value):
-    array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    dtype = jnp.result_type(value)
+    is_number = isinstance(value, (int, float)) or not jnp.issubdtype(dtype, jnp.floating)
+    return jnp.asarray(value, jnp.result_type(float) if is_number else dtype)
+
+
+def magnitude(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return |x|, with derivative 0 at 0."""
+    return x * jnp.sign(x)
 
 
 def as_code(code: ArrayLike, *parameters: Array) -> tuple[Array, ...]:

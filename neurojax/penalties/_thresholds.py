@@ -189,7 +189,8 @@ def _log_excess(size, t):
     """Return (size² − 4t)/c², accurate where it cancels, and c, a power of two near max(size, 2√t)."""
     size, t = jax.lax.stop_gradient((size, t))
     largest = jnp.maximum(size, 2 * jnp.sqrt(t))
-    c = power_of_two_near(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
+    least = jnp.sqrt(jnp.finfo(size.dtype).tiny) * 8  # c² is a normal number: compilers divide by it
+    c = power_of_two_near(jnp.where(jnp.isfinite(largest), jnp.maximum(largest, least), 1))
     excess = accurate_sum(*square_terms(size / c), -4 * (t / c / c))
     return jnp.where(jnp.isinf(t), -jnp.inf, jnp.where(jnp.isinf(size), jnp.inf, excess)), c
 

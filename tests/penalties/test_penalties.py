@@ -1,0 +1,243 @@
+"""Penalties as modules: values by hand, operators by brute force, sweeps, derivatives, messages."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from neurojax.penalties import (
+    L0,
+    L1,
+    AbstractProximalPenalty,
+    AbstractValuedPenalty,
+    Cauchy,
+    ElasticNet,
+    Gaussian,
+    GroupL2,
+    Log,
+    NonNegativeL1,
+    SmoothL1,
+    log_threshold,
+)
+
+SEPARABLE = [L1(0.7), NonNegativeL1(0.7), ElasticNet(0.7, 0.4), L0(0.7), Cauchy(3.0, 0.6), Cauchy(0.7, 2.0)]
+GROUPED = GroupL2(0.7, 2)
+SMOOTH = [SmoothL1(0.7, 0.01), Gaussian(0.7, 0.5), Cauchy(0.7, 0.5)]
+CODE = np.array([0.3, -1.2, 0.0, 2.5, 0.0, 0.0])
+
+
+prox = jax.jit(lambda penalty, v, step_size: penalty.prox(v, step_size))
+value = jax.jit(lambda penalty, code: penalty.value(code))
+
+
+def name(penalty):
+    return type(penalty).__name__
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: L1(0.7), 0.7 * (0.3 + 1.2 + 2.5)),
+        (lambda: NonNegativeL1(0.7), np.inf),
+        (lambda: ElasticNet(0.7, 0.4), 0.7 * 4.0 + 0.2 * (0.09 + 1.44 + 6.25)),
+        (lambda: L0(0.7), 0.7 * 3),
+        (lambda: Cauchy(0.7, 0.5), 0.7 * (np.log(1.36) + np.log(6.76) + np.log(26.0))),
+        (lambda: SmoothL1(0.7, 0.01), 0.7 * (np.sqrt(0.1) + np.sqrt(1.45) + np.sqrt(6.26) + 3 * 0.1)),
+        (lambda: Gaussian(0.7, 0.5), 0.7 * (3 - np.exp(-0.36) - np.exp(-5.76) - np.exp(-25.0))),
+        (lambda: GroupL2(0.7, 2), 0.7 * (np.sqrt(1.53) + 2.5)),
+        (lambda: GroupL2(np.array([1.0, 2.0]), 3), np.sqrt(1.53) + 5.0),
+        (lambda: L1(np.arange(6)), 1.2 + 7.5),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_value(make, expected, dtype, x64):
+    value = make().value(CODE.astype(dtype))
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, expected, rtol=10 * np.finfo(dtype).eps)
+
+
+def test_value_of_a_nonnegative_code():
+    np.testing.assert_allclose(NonNegativeL1(0.7).value(np.abs(CODE)), 0.7 * 4.0)
+    assert NonNegativeL1(0.0).value(CODE) == np.inf
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0, None, 0))
+def objectives(penalty, v, step_size, trials):
+    return (trials - v) ** 2 / 2 + step_size * jax.vmap(lambda u: penalty.value(u[None]))(trials)
+
+
+def zoomed_minimisers(penalty, v, step_size):
+    """argmin_u ½(u − v)² + step_size·value(u) for each v, by grids that shrink around the best point."""
+    u, width = np.zeros_like(v), 1.01 * np.abs(v)
+    for _ in range(14):
+        grid = u[:, None] + np.linspace(-1, 1, 2001) * width[:, None]
+        grid = np.append(grid, np.zeros_like(v)[:, None], 1)
+        best = np.argmin(objectives(penalty, v, step_size, grid), 1)
+        u, width = grid[np.arange(len(v)), best], width / 20
+    return u
+
+
+@pytest.mark.parametrize("penalty", SEPARABLE, ids=name)
+def test_prox_minimises_with_its_value(penalty, x64):
+    v = np.array([-9.3, -1.9, -0.6, -0.2, 0.11, 0.31, 0.75, 1.4, 2.2, 3.1, 12.0])
+    for step_size in (0.3, 1.7):
+        expected = zoomed_minimisers(penalty, v, step_size)
+        np.testing.assert_allclose(prox(penalty, v, step_size), expected, rtol=1e-6, atol=1e-7)
+
+
+@jax.jit
+def group_objectives(v, trials):
+    return jnp.sum((trials - v) ** 2, -1) / 2 + 0.9 * jax.vmap(GROUPED.value)(trials)
+
+
+def test_group_prox_minimises_with_its_value(x64):
+    for v in np.array([[1.3, -0.4], [0.2, 0.3], [0.0, 2.0], [-5.0, -4.0]]):
+        u, width = np.zeros(2), 6.0
+        for _ in range(20):
+            side = np.linspace(-1, 1, 41) * width
+            grid = np.concatenate(
+                [u + np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), np.zeros((1, 2))]
+            )
+            u, width = grid[np.argmin(group_objectives(v, grid))], width / 3
+        np.testing.assert_allclose(prox(GROUPED, v, 0.9), u, rtol=1e-5, atol=1e-7)
+
+
+def test_group_strengths_and_batches():
+    v = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    penalty = GroupL2(np.array([0.1, 0.5, 0.9]), 2)
+    batch = prox(penalty, v, 0.8)
+    for row, u in zip(v, batch, strict=True):
+        for g, strength in enumerate([0.1, 0.5, 0.9]):
+            group = row[2 * g : 2 * g + 2]
+            expected = group * max(1 - 0.8 * strength / np.linalg.norm(group), 0)
+            np.testing.assert_allclose(u[2 * g : 2 * g + 2], expected, rtol=2e-6, atol=1e-7)
+
+
+def test_log_prox_is_the_log_operator():
+    v = np.array([0.5, -2.0, 3.0], np.float32)
+    np.testing.assert_allclose(Log(0.5).prox(v, 0.8), log_threshold(v, np.float32(0.4)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [*SEPARABLE, Log(0.7), GROUPED], ids=name)
+def test_prox_of_a_batch_and_a_sweep(penalty):
+    v = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32) * 3
+    np.testing.assert_allclose(prox(penalty, v, 0.4)[1], prox(penalty, v[1], 0.4), rtol=1e-6)
+    factors = np.float32([0.2, 9.0])
+    swept = jax.jit(jax.vmap(lambda f: jax.tree.map(lambda leaf: leaf * f, penalty).prox(v[0], 0.4)))(factors)
+    for factor, u in zip(factors, swept, strict=True):
+        one = prox(jax.tree.map(lambda leaf, factor=factor: leaf * factor, penalty), v[0], 0.4)
+        np.testing.assert_allclose(u, one, rtol=1e-6)
+    assert not np.allclose(swept[0], swept[1])
+
+
+def test_strength_made_inside_a_sweep():
+    v = jnp.array([-2.0, 0.3, 1.0])
+    swept = jax.vmap(lambda s: L1(s).prox(v, 0.5))(jnp.array([0.0, 1.0, 4.0]))
+    np.testing.assert_allclose(swept, [[-2.0, 0.3, 1.0], [-1.5, 0, 0.5], [0, 0, 0]])
+    per_coefficient = L1(np.array([0.0, 1.0, 4.0])).prox(v, 0.5)
+    np.testing.assert_allclose(per_coefficient, [-2.0, 0, 0])
+    slope = jax.grad(lambda s: ElasticNet(s, 1.0).prox(jnp.array([3.0]), 0.5)[0])(1.0)
+    np.testing.assert_allclose(slope, -0.5 / 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [*SEPARABLE, *SMOOTH, GROUPED], ids=name)
+def test_gradient_of_the_value(penalty, x64):
+    gradient = jax.jit(jax.grad(lambda code, penalty: penalty.value(code)))
+    code = np.abs(CODE) if isinstance(penalty, NonNegativeL1) else CODE
+    ours = gradient(code, penalty)
+    np.testing.assert_array_equal(ours[4:], 0)
+    for i in np.flatnonzero(code):
+        step = 1e-6 * np.eye(6)[i]
+        difference = (value(penalty, code + step) - value(penalty, code - step)) / 2e-6
+        np.testing.assert_allclose(ours[i], difference, rtol=1e-7, atol=1e-8)
+
+
+def test_gradient_of_an_infinite_value():
+    np.testing.assert_allclose(jax.grad(NonNegativeL1(0.7).value)(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 0.7])
+
+
+@jax.jit
+def group_derivatives(penalty, v):
+    jacobian = jax.jacrev(lambda v: penalty.prox(v, 0.5))(v)
+    by_strength = jax.jacfwd(lambda s: GroupL2(s, 2).prox(v, 0.5))(penalty.strength)
+    return jacobian, by_strength, jax.hessian(lambda v: jnp.sum(penalty.prox(v, 0.5) ** 2))(v)
+
+
+@pytest.mark.parametrize("strength", [0.7, 0.0])
+def test_group_derivatives(strength, x64):
+    penalty = GroupL2(strength, 2)
+    v = jnp.array([1.3, -0.4, 0.0, 0.0, 1e-3, 2e-3])
+    jacobian, by_strength, curvature = group_derivatives(penalty, v)
+    difference = [(prox(penalty, v + e, 0.5) - prox(penalty, v - e, 0.5)) / 2e-6 for e in 1e-6 * np.eye(6)]
+    np.testing.assert_allclose(jacobian, np.transpose(difference), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(by_strength[:2], -0.5 * v[:2] / jnp.linalg.norm(v[:2]), rtol=1e-6)
+    assert np.all(np.isfinite(by_strength)) and np.all(np.isfinite(curvature))
+
+
+def test_group_lengths_neither_overflow_nor_vanish():
+    for size in (1e-25, 1e25):
+        v = size * jnp.array([3.0, 4.0])
+        np.testing.assert_allclose(GroupL2(size, 2).prox(v, 1.0), 0.8 * v, rtol=1e-6)
+        np.testing.assert_allclose(GroupL2(1.0, 2).value(v), 5 * size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [*SEPARABLE, *SMOOTH, GROUPED], ids=name)
+def test_nan_is_never_replaced(penalty):
+    code = np.array([np.nan, 1.0, 2.0, 3.0], np.float32)
+    assert np.isnan(value(penalty, code))
+    if isinstance(penalty, AbstractProximalPenalty):
+        u = prox(penalty, code, 0.1)
+        assert np.isnan(u[0]) and np.all(np.isfinite(u[2:]))
+
+
+def test_interfaces():
+    assert not isinstance(Log(1.0), AbstractValuedPenalty)
+    assert not any(isinstance(penalty, AbstractProximalPenalty) for penalty in SMOOTH[:2])
+    assert [p.is_smooth for p in [*SEPARABLE, Log(1.0), GROUPED, *SMOOTH]] == [False] * 4 + [True] * 2 + [
+        False
+    ] * 2 + [True] * 3
+    assert not GROUPED.is_separable and L1(1).is_separable
+    with pytest.raises(AttributeError):
+        L1(1.0).strength = jnp.ones(())
+    with pytest.raises(TypeError):
+        AbstractProximalPenalty()
+
+
+def test_strength_is_an_array_leaf():
+    leaves = jax.tree.leaves([L1(1), Cauchy(np.ones(3), 2), GROUPED])
+    assert [leaf.shape for leaf in leaves] == [(), (3,), (), ()]
+    assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L1(-1.0), r"strength: expected a number ≥ 0, got -1.0"),
+        (lambda: L1(np.array([1.0, -2.0])), r"strength: expected a number ≥ 0, got \[ 1. -2.\]"),
+        (lambda: L1(float("nan")), r"strength: expected a number ≥ 0, got nan"),
+        (lambda: NonNegativeL1(-1), r"strength: expected a number ≥ 0, got -1"),
+        (lambda: ElasticNet(-1.0, 1.0), r"l1: expected a number ≥ 0"),
+        (lambda: ElasticNet(1.0, -1.0), r"l2: expected a number ≥ 0"),
+        (lambda: L0(-1.0), r"strength: expected a number ≥ 0"),
+        (lambda: Cauchy(-1.0, 1.0), r"strength: expected a number ≥ 0"),
+        (lambda: Cauchy(1.0, 0.0), r"scale: expected a number > 0, got 0.0"),
+        (lambda: Log(-1.0), r"strength: expected a number ≥ 0"),
+        (lambda: SmoothL1(1.0, 0.0), r"epsilon: expected a number > 0"),
+        (lambda: Gaussian(1.0, -2.0), r"scale: expected a number > 0"),
+        (lambda: GroupL2(-1.0, 2), r"strength: expected a number ≥ 0"),
+        (lambda: GroupL2(1.0, 0), r"group_size: expected a whole number ≥ 1, got 0"),
+        (lambda: GROUPED.value(np.ones(5)), r"code: expected .* group_size 2 divides, got shape \(5,\)"),
+        (lambda: GROUPED.prox(np.ones(5), 0.1), r"v: expected .* group_size 2 divides, got shape \(5,\)"),
+        (lambda: L1(1.0).prox(np.arange(3), 0.1), r"v: expected real floating-point numbers, got dtype int"),
+        (lambda: L1(1.0).value(np.arange(3)), r"code: expected real floating-point numbers, got dtype int"),
+        (lambda: Cauchy(1.0, 1.0).prox(np.arange(3), 0.1), r"v: expected real floating-point numbers"),
+        (lambda: L1(1.0).prox(np.ones(3), -0.1), r"step_size: expected a number ≥ 0, got -0.1"),
+        (lambda: jax.jit(lambda v: L1(-1.0).prox(v, 0.1))(np.ones(3)), r"strength: expected a number ≥ 0"),
+    ],
+)
+def test_messages(make, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        make()
