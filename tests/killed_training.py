@@ -12,7 +12,7 @@ import optax
 
 from neurojax.training import Checkpoint, Evaluation, fit
 
-N_STEPS = 300
+N_STEPS = 200
 OPTIMIZER = optax.adam(1e-2)
 
 
@@ -50,7 +50,7 @@ def run(folder, pause=0.0, n_steps=N_STEPS, strength=0.01):
         state=0.0,
         after_update=jitter,
         evaluate=Evaluation(lambda model, state, key: {"loss": jnp.sum(model["second"] ** 2)}, every=9),
-        checkpoint=None if folder is None else Checkpoint(folder, every=7, settings={"seed": 0}),
+        checkpoint=None if folder is None else Checkpoint(folder, every=11, settings={"seed": 0}),
         callback=lambda *_: time.sleep(pause),
         progress=False,
         steps_per_block=4,
@@ -63,6 +63,6 @@ def numbers(result):
 
 
 if __name__ == "__main__":
-    outcome = run(sys.argv[1], pause=0.02)
+    outcome = run(sys.argv[1], pause=0.04)
     with Path(sys.argv[2]).open("wb") as file:
         np.savez(file, *numbers(outcome))

@@ -83,6 +83,15 @@ def test_adam_reaches_the_minimum_of_a_quadratic():
     np.testing.assert_allclose(result.model, np.linalg.solve(matrix, target), atol=1e-4)
 
 
+def test_what_is_not_trained_may_be_infinite():
+    def objective(model, state, batch, key):
+        return jnp.sum(jnp.minimum(model["w"], model["bound"]) ** 2), (state, {})
+
+    model = {"w": jnp.ones(2), "bound": jnp.array(jnp.inf)}
+    result = simple(model, objective, trainable={"w": True, "bound": False})
+    np.testing.assert_allclose(result.model["w"], 0.8**6, rtol=1e-6)
+
+
 def test_state_is_carried_and_metrics_are_recorded():
     def objective(model, state, batch, key):
         return jnp.sum(model**2), (state + 1, {"count": state, "noise": jax.random.normal(key)})
@@ -381,6 +390,12 @@ def test_a_resume_with_changed_settings_says_which(tmp_path_factory, changed, me
     settings = {"settings": {"seed": 0, "n_steps": 9}} | changed.pop("checkpoint", {})
     with pytest.raises(ValueError, match=message):
         simple(**({"batch_size": 2, "n_steps": 9, "checkpoint": Checkpoint(folder, 3, **settings)} | changed))
+
+
+def test_a_setting_explains_a_difference_of_shapes(tmp_path):
+    simple(checkpoint=Checkpoint(tmp_path, every=3, settings={"n_units": 2}))
+    with pytest.raises(ValueError, match=r"these changed: settings.n_units from 2 to 1\.$"):
+        simple(jnp.zeros(1), checkpoint=Checkpoint(tmp_path, every=3, settings={"n_units": 1}))
 
 
 def test_fewer_steps_than_taken_are_refused(tmp_path):

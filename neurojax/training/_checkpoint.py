@@ -43,7 +43,9 @@ class Checkpoint:
         every: how many steps lie between checkpoints; they fall on its multiples, and on the run's end.
         keep: how many checkpoints are kept.
         settings: a mapping or dataclass of whatever decides the run's outcome; a resumed run must have the
-            same, but for entries named ``n_steps``.
+            same, but for entries named ``n_steps``. Key, batch size, data, trainable leaves and the settings
+            of an objective or sampler that is a module are compared anyway; what functions close over,
+            such as an Optax step size, is seen only if it is named here.
     """
 
     folder: str | Path
@@ -92,6 +94,12 @@ def _without_n_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if name != "n_steps"
     }
+
+
+def _refuse(changes: Mapping[str, tuple[Any, Any]], where: str) -> None:
+    if changes:
+        listed = "; ".join(f"{name} from {old!r} to {new!r}" for name, (old, new) in changes.items())
+        raise ValueError(f"{where}: expected the settings it was made with, but these changed: {listed}.")
 
 
 class CheckpointStore:
@@ -214,12 +222,12 @@ class CheckpointStore:
 
     def _snapshot(self, meta: dict[str, Any], arrays: dict[str, np.ndarray], learner: Any) -> Snapshot:
         where = f"checkpoint of step {meta['step']} in {self.run.checkpoint_path}"
+        changes = changed_settings(meta["identity"], self.identity)
+        # A setting that the user named explains a difference of shapes better than the shapes do.
+        _refuse({name: pair for name, pair in changes.items() if name.startswith("settings.")}, where)
         like = {"learner": learner, "best": learner if meta["has_best"] else None}
         trees = fill_tree(like, arrays, meta["tree"], where)
-        changes = changed_settings(meta["identity"], self.identity)
-        if changes:
-            listed = "; ".join(f"{name} from {old!r} to {new!r}" for name, (old, new) in changes.items())
-            raise ValueError(f"{where}: expected the settings it was made with, but these changed: {listed}.")
+        _refuse(changes, where)
         prefix = "history "
         series = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         return Snapshot(

@@ -59,7 +59,7 @@ class _Stepper:
         """Return ``(learner, metrics, finite)`` after ``n_steps`` updates, metrics as NumPy arrays."""
         if self.source is not None:
             learner, metrics, finite = self._block(self.source, learner, start, n_steps, self.n_slots)
-            return learner, {name: np.asarray(values[:n_steps]) for name, values in metrics.items()}, finite
+            return learner, {name: np.asarray(values)[:n_steps] for name, values in metrics.items()}, finite
         parts, finite = [], np.zeros(0, bool)
         for step in range(start, start + n_steps):
             try:
@@ -90,12 +90,9 @@ def _block_end(plan: Plan, step: int) -> int:
 
 
 def _last_checkpoint(store: CheckpointStore | None) -> str | None:
-    saved = None if store is None else store.last_step()
-    return (
-        None
-        if store is None or saved is None
-        else f"checkpoint of step {saved} in {store.run.checkpoint_path}"
-    )
+    if store is None or store.last_step() is None:
+        return None
+    return f"checkpoint of step {store.last_step()} in {store.run.checkpoint_path}"
 
 
 def _check_finite(program: Program, learner: Any, start: int, metrics, finite, store) -> None:
@@ -180,7 +177,7 @@ def run_blocks(
             snapshot = dataclasses.replace(snapshot, step=end, learner=learner, history=history)
             snapshot = _evaluate(plan, snapshot, store)
             bar.update(end - start)
-            bar.set_postfix(loss=f"{metrics['loss'][-1]:.4g}", refresh=False)
+            bar.set_postfix(loss=f"{float(metrics['loss'][-1]):.4g}", refresh=False)
             is_over = end >= plan.n_steps or snapshot.stopped_early
             is_due = plan.checkpoint is not None and end % plan.checkpoint.every == 0
             if store is not None and (is_due or is_over):

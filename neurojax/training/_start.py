@@ -56,18 +56,16 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
         raise ValueError(
             f"trainable: expected truth values in a tree that fits the model ({error})."
         ) from error
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
-        if eqx.is_inexact_array(leaf):
-            check_finite("model" + jax.tree_util.keystr(keys), leaf)
     chosen = jax.tree_util.tree_flatten_with_path(eqx.filter(model, mask))[0]
     if not chosen:
         raise ValueError("trainable: expected at least one leaf of the model to be selected, got none.")
     for keys, leaf in chosen:
+        name = "model" + jax.tree_util.keystr(keys)
         if not eqx.is_inexact_array(leaf):
-            name = "model" + jax.tree_util.keystr(keys)
             raise ValueError(
                 f"trainable: expected arrays of real numbers, but it selects {name} = {leaf!r:.60}."
             )
+        check_finite(name, leaf)
     return mask
 
 
