@@ -47,7 +47,8 @@ def fit_gabor(
     projection); Levenberg-Marquardt steps find the other six parameters, within bounds: the centre in the
     patch, 1/(4 · longer side) ≤ frequency ≤ 0.5 cycles per pixel, 0.5 pixels ≤ widths ≤ longer side. The
     starts are the best matches in a bank of Gabor functions at all places, orientations and frequencies,
-    and the best end of them is returned.
+    and the best end of them is returned. An atom of one lobe or one edge is fitted ever better by ever lower
+    frequencies: it ends at the lowest, which says no more than that it is low-pass.
 
     Args:
         atom: one filter, at least 4 × 4 pixels; batch with ``jax.vmap``, or use :func:`fit_gabor_batch`.
