@@ -173,9 +173,8 @@ def fast_ica(
     components = _fix_signs(_product(solution.value, whitening))
     # The rows of the whitening are orthogonal, so its pseudo-inverse is a rescaled transpose.
     mixing = _product(principal.components.T * deviations**2, _product(principal.components, components.T))
-    return ICA(
-        principal.mean, components, mixing, whitening, solution.status, solution.n_steps, solution.residual
-    )
+    end = (jnp.asarray(part) for part in (solution.status, solution.n_steps, solution.residual))
+    return ICA(principal.mean, components, mixing, whitening, *end)
 
 
 class _Rotation(AbstractProblem):
