@@ -40,9 +40,9 @@ class Solution(eqx.Module, Generic[Value]):
     """
 
     value: Value
-    status: Int[Array, "*batch"]
-    n_steps: Int[Array, "*batch"]
-    residual: Float[Array, "*batch"]
+    status: Int[Array | np.ndarray, "*batch"]
+    n_steps: Int[Array | np.ndarray, "*batch"]
+    residual: Float[Array | np.ndarray, "*batch"]
 
 
 class NotConvergedError(RuntimeError):

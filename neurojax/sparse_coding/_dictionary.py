@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_rank, check_real, check_size, is_concrete
+from .._checks import check_at_least, check_rank, check_real, check_size, is_concrete
 from .._proximal import require_value
 from .._types import PRNGKey, Scalar
 from ..penalties import AbstractPenalty
@@ -32,11 +32,11 @@ class AbstractDictionary(eqx.Module):
     """A linear map from codes to data. Solvers know a dictionary by these four methods only."""
 
     @abstractmethod
-    def reconstruct(self, code: Array) -> Array:
+    def reconstruct(self, code: Float[ArrayLike, "..."]) -> Array:
         """Return the datum that a code stands for."""
 
     @abstractmethod
-    def correlate(self, x: Array) -> Array:
+    def correlate(self, x: Float[ArrayLike, "..."]) -> Array:
         """Apply the transpose: the correlation of a datum with every atom."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Dictionary(AbstractDictionary):
 
     atoms: Float[Array, "atoms features"]
 
-    def __init__(self, atoms):
+    def __init__(self, atoms: Float[ArrayLike, "atoms features"]):
         self.atoms = jnp.asarray(atoms)
 
     def __check_init__(self):
@@ -79,11 +79,11 @@ class Dictionary(AbstractDictionary):
         """The number of features of a datum."""
         return self.atoms.shape[1]
 
-    def reconstruct(self, code: Float[Array, "*batch atoms"]) -> Float[Array, "*batch features"]:
+    def reconstruct(self, code: Float[ArrayLike, "*batch atoms"]) -> Float[Array, "*batch features"]:
         """Return ``code @ atoms``."""
         return _product(code, self.atoms)
 
-    def correlate(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch atoms"]:
+    def correlate(self, x: Float[ArrayLike, "*batch features"]) -> Float[Array, "*batch atoms"]:
         """Return ``x @ atomsᵀ``."""
         return _product(x, self.atoms.T)
 
@@ -111,10 +111,17 @@ def check_atoms(atoms) -> None:
             )
 
 
-def random_dictionary(
-    key: PRNGKey, n_atoms: int, n_features: int, dtype=jnp.float32
-) -> Dictionary:
-    """Draw atoms uniformly from the unit sphere."""
+def random_dictionary(key: PRNGKey, n_atoms: int, n_features: int, dtype=jnp.float32) -> Dictionary:
+    """Draw atoms uniformly from the unit sphere.
+
+    Args:
+        key: a typed PRNG key.
+        n_atoms: how many, ≥ 1.
+        n_features: their length, ≥ 1.
+        dtype: of the atoms.
+    """
+    check_at_least("n_atoms", n_atoms, 1)
+    check_at_least("n_features", n_features, 1)
     return normalize_atoms(Dictionary(jax.random.normal(key, (n_atoms, n_features), dtype)))
 
 
@@ -129,7 +136,7 @@ def normalize_atoms(dictionary: Dictionary, *, floor: float = 1e-8) -> Dictionar
     return eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms / jnp.maximum(norms, floor))
 
 
-def reconstruct(dictionary: AbstractDictionary, code: Array) -> Array:
+def reconstruct(dictionary: AbstractDictionary, code: Float[ArrayLike, "*code"]) -> Float[Array, "*datum"]:
     """Return the datum that a code stands for, ``code @ atoms``.
 
     Example:
@@ -141,12 +148,17 @@ def reconstruct(dictionary: AbstractDictionary, code: Array) -> Array:
     return dictionary.reconstruct(code)
 
 
-def correlate(dictionary: AbstractDictionary, x: Array) -> Array:
+def correlate(dictionary: AbstractDictionary, x: Float[ArrayLike, "*datum"]) -> Float[Array, "*code"]:
     """Return the correlation of a datum with every atom, ``x @ atomsᵀ``."""
     return dictionary.correlate(x)
 
 
-def energy(dictionary: AbstractDictionary, x: Array, code: Array, penalty: AbstractPenalty) -> Scalar:
+def energy(
+    dictionary: AbstractDictionary,
+    x: Float[ArrayLike, "*datum"],
+    code: Float[ArrayLike, "*code"],
+    penalty: AbstractPenalty,
+) -> Scalar:
     """Compute E = ½‖x − code @ atoms‖² + penalty.value(code).
 
     Args:

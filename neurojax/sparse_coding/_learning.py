@@ -126,7 +126,10 @@ class DictionaryUpkeep(eqx.Module):
                 raise ValueError(f"state: expected AtomUsage for replace_after, got {type(state).__name__}.")
             is_dead = state.n_unused_steps >= self.replace_after
             model, opt_state, state = lax.cond(
-                jnp.any(is_dead), self._replace, lambda m, o, s, *_: (m, o, s), model, opt_state, state, batch
+                jnp.any(is_dead),
+                lambda learner: self._replace(*learner, batch),
+                lambda learner: learner,
+                (model, opt_state, state),
             )
         return normalize_atoms(model), opt_state, state
 

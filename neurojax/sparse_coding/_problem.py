@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._proximal import AbstractCompositeProblem, largest_eigenvalue, relative_norm
 from .._types import Scalar
@@ -64,7 +64,11 @@ class SparseCodingProblem(AbstractCompositeProblem):
 
 
 def make_problem(
-    dictionary: AbstractDictionary, x: Array, penalty: AbstractPenalty, *, use_gram: bool | None = None
+    dictionary: AbstractDictionary,
+    x: Float[ArrayLike, "*datum"],
+    penalty: AbstractPenalty,
+    *,
+    use_gram: bool | None = None,
 ) -> SparseCodingProblem:
     """Set up the inference problem of one datum.
 
@@ -96,7 +100,10 @@ def make_problem(
 
 
 def duality_gap(
-    dictionary: AbstractDictionary, x: Array, code: Array, penalty: L1 | NonNegativeL1 | ElasticNet
+    dictionary: AbstractDictionary,
+    x: Float[ArrayLike, "*datum"],
+    code: Float[ArrayLike, "*code"],
+    penalty: L1 | NonNegativeL1 | ElasticNet,
 ) -> Scalar:
     """Bound how far a code's energy is above the minimum: energy(code) − min energy ≤ gap.
 
@@ -129,7 +136,9 @@ def duality_gap(
     return _gap(penalty, error, dictionary.correlate(error), jnp.asarray(code))
 
 
-def max_strength(dictionary: AbstractDictionary, x: Array, *, nonnegative: bool = False) -> Scalar:
+def max_strength(
+    dictionary: AbstractDictionary, x: Float[ArrayLike, "*datum"], *, nonnegative: bool = False
+) -> Scalar:
     """Return λ_max, the least L1 strength for which the zero code is optimal: maxᵢ |x·aᵢ|.
 
     Args:

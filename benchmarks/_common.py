@@ -1,0 +1,107 @@
+"""What the benchmarks share: the data, learned dictionaries, the exact certificate, interleaved timing, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from neurojax import data, training
+from neurojax.penalties import L1
+from neurojax.sparse_coding import Dictionary, DictionaryUpkeep, SparseCodingObjective, random_dictionary
+
+PATCH_SIZE = 16
+STRENGTH = 0.5
+RESULTS = Path(__file__).parent / "results"
+
+
+def whitened_images() -> tuple[np.ndarray, str]:
+    """Return whitened images (image, row, column) and their name: the 1996 set where it is at hand."""
+    try:
+        return np.asarray(data.olshausen_images(), np.float64), "the 1996 images"
+    except Exception as error:
+        print(f"1996 images not at hand ({type(error).__name__}); the bundled photographs take their place.")
+    images = data.rescale_variance(data.whiten_1996(data.natural_images()), 0.079)
+    return np.asarray(images, np.float64), "the bundled photographs, whitened"
+
+
+def split_rows(images: np.ndarray, n_held_out: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the bottom rows of every image apart."""
+    return images[:, :-n_held_out], images[:, -n_held_out:]
+
+
+def patches(images: np.ndarray, n_patches: int, seed: int) -> np.ndarray:
+    """Draw mean-free patches, float32."""
+    sampler = data.PatchSampler(images.astype(np.float32), PATCH_SIZE, n_patches)
+    return np.asarray(sampler(jax.random.key(seed)))
+
+
+def learned_dictionary(images: np.ndarray, n_atoms: int, n_steps: int = 400, seed: int = 0) -> Dictionary:
+    """Learn unit-length atoms by Adam on codes of relative gap 1e-2."""
+    return training.fit(
+        random_dictionary(jax.random.key(seed), n_atoms, PATCH_SIZE**2),
+        SparseCodingObjective(L1(STRENGTH), tol=1e-2),
+        data.PatchSampler(images.astype(np.float32), PATCH_SIZE, 250),
+        optimizer=optax.adam(0.01),
+        n_steps=n_steps,
+        key=jax.random.key(seed + 1),
+        after_update=DictionaryUpkeep(),
+    ).model
+
+
+def certify(atoms: np.ndarray, xs: np.ndarray, codes: np.ndarray, strength: float) -> tuple[float, float]:
+    """Return the worst relative duality gap and the mean objective, in NumPy and float64."""
+    atoms, xs, codes = (np.asarray(a, np.float64) for a in (atoms, xs, codes))
+    error = xs - codes @ atoms
+    correlation = error @ atoms.T
+    scale = np.minimum(1, strength / np.abs(correlation).max(axis=1))
+    slack = strength * np.abs(codes) - scale[:, None] * codes * correlation
+    gap = 0.5 * (1 - scale) ** 2 * np.sum(error**2, axis=1) + slack.sum(axis=1)
+    objective = 0.5 * np.sum(error**2, axis=1) + strength * np.abs(codes).sum(axis=1)
+    return float(np.max(gap / (0.5 * np.sum(xs**2, axis=1)))), float(objective.mean())
+
+
+def interleaved_medians(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Time each contender ``repeats`` times, turn by turn; return median seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def machine() -> dict[str, str]:
+    """Describe what the figures were measured on."""
+    return {
+        "devices": ", ".join(f"{d.platform} {d.device_kind}" for d in jax.devices()),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def print_table(rows: list[dict[str, object]]) -> None:
+    """Print rows with common keys as a table."""
+    names = list(rows[0])
+    cells = [names, *[[f"{r[n]:.4g}" if isinstance(r[n], float) else str(r[n]) for n in names] for r in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    for row in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def save_results(name: str, rows: list[dict[str, object]], setting: dict[str, object]) -> Path:
+    """Write the table as JSON under ``benchmarks/results``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"setting": setting, "machine": machine(), "rows": rows}, indent=2) + "\n")
+    return path

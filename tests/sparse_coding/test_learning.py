@@ -1,0 +1,166 @@
+"""Dictionary learning: the gradient, what it converges to, and the upkeep of the atoms."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from neurojax.convergence import Status
+from neurojax.penalties import L1
+from neurojax.sparse_coding import (
+    AtomUsage,
+    Dictionary,
+    DictionaryUpkeep,
+    SparseCodingObjective,
+    encode_batch,
+    energy,
+    random_dictionary,
+)
+from neurojax.training import fit
+
+KEY = jax.random.key(0)
+
+
+def test_loss_and_gradient_are_the_docstring_formulas(small, x64):
+    atoms, xs = small
+    objective = SparseCodingObjective(L1(0.1), tol=1e-13)
+    dictionary = Dictionary(atoms)
+    (loss, (state, metrics)), gradient = eqx.filter_value_and_grad(
+        lambda d: objective(d, None, jnp.asarray(xs), KEY), has_aux=True
+    )(dictionary)
+    codes = np.asarray(encode_batch(dictionary, xs, L1(0.1), tol=1e-13).value)
+    error = xs - codes @ atoms
+    np.testing.assert_allclose(loss, np.mean(0.5 * np.sum(error**2, 1) + 0.1 * np.abs(codes).sum(1)))
+    np.testing.assert_allclose(gradient.atoms, -codes.T @ error / len(xs), atol=1e-10)
+    assert state is None
+    np.testing.assert_allclose(metrics["squared_error"], np.mean(np.sum(error**2, 1)))
+    np.testing.assert_allclose(metrics["explained_variance"], 1 - np.sum(error**2) / np.sum(xs**2))
+    np.testing.assert_allclose(metrics["n_active"], np.mean(np.sum(codes != 0, 1)))
+    assert metrics["converged"] == 1 and metrics["worst_residual"] <= 1e-13
+
+
+def test_samples_that_do_not_converge_teach_nothing(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    objective = SparseCodingObjective(L1(0.1))
+    broken = xs.at[3, 0].set(jnp.nan)
+
+    @eqx.filter_jit
+    def gradient(batch):
+        return eqx.filter_grad(lambda d: objective(d, None, batch, KEY)[0])(Dictionary(atoms)).atoms
+
+    kept = xs[jnp.array([0, 1, 2, 4, 5, 6, 7])]
+    np.testing.assert_allclose(gradient(broken), gradient(kept), atol=1e-6)
+    _, (_, metrics) = objective(Dictionary(atoms), None, broken, KEY)
+    assert metrics["converged"] == 7 / 8
+
+
+def test_learning_finds_the_atoms_that_made_the_data():
+    true = random_dictionary(jax.random.key(1), 12, 16).atoms
+    keys = jax.random.split(jax.random.key(2), 3)
+    is_on = jax.random.uniform(keys[0], (2000, 12)) < 0.12
+    data = (is_on * jax.random.laplace(keys[1], (2000, 12))) @ true
+    result = fit(
+        random_dictionary(jax.random.key(4), 12, 16),
+        SparseCodingObjective(L1(0.05), tol=1e-3),
+        data,
+        optimizer=optax.adam(0.03),
+        n_steps=400,
+        batch_size=100,
+        key=KEY,
+        after_update=DictionaryUpkeep(),
+    )
+    np.testing.assert_allclose(jnp.linalg.norm(result.model.atoms, axis=1), 1, rtol=1e-5)
+    overlap = np.abs(result.model.atoms @ true.T)
+    assert np.sum(overlap.max(axis=0) > 0.97) >= 10
+
+
+def test_usage_counts_the_steps_since_an_atom_was_used(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    objective, dictionary = SparseCodingObjective(L1(0.4)), Dictionary(atoms)
+    state = AtomUsage(jnp.full(30, 5, jnp.int32))
+    _, (state, _) = objective(dictionary, state, xs, KEY)
+    used = np.any(encode_batch(dictionary, xs, L1(0.4)).value != 0, axis=0)
+    assert 0 < used.sum() < 30
+    np.testing.assert_array_equal(state.n_unused_steps, np.where(used, 0, 6))
+
+
+def test_unused_atoms_become_the_worst_explained_data_with_fresh_optimiser_rows(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    objective, optimizer = SparseCodingObjective(L1(0.3)), optax.adagrad(0.1)
+    upkeep = DictionaryUpkeep(objective, optimizer, replace_after=7)
+    dictionary = Dictionary(atoms)
+    opt_state = jax.tree.map(lambda leaf: leaf + 5, optimizer.init(dictionary))
+    fresh = optimizer.init(dictionary)
+    usage = AtomUsage(jnp.zeros(30, jnp.int32).at[jnp.array([4, 20])].set(7))
+    batch = xs.at[0].set(0)
+    after = eqx.filter_jit(upkeep)(dictionary, opt_state, usage, batch, KEY)
+    model, new_state, new_usage = after
+
+    codes = encode_batch(dictionary, batch, L1(0.3)).value
+    worst = np.argsort(-np.sum((batch - codes @ atoms) ** 2, axis=1))
+    expected = np.array(atoms)
+    for atom, row in zip([4, 20], worst, strict=False):
+        expected[atom] = batch[row] / np.linalg.norm(batch[row])
+    np.testing.assert_allclose(model.atoms, expected, atol=1e-6)
+    assert not np.any(new_usage.n_unused_steps)
+    rows = [leaf for leaf in jax.tree.leaves(new_state) if leaf.ndim == 2]
+    fresh_rows = [leaf for leaf in jax.tree.leaves(fresh) if leaf.ndim == 2]
+    assert rows
+    for leaf, start in zip(rows, fresh_rows, strict=True):
+        is_dead = np.isin(np.arange(30), [4, 20])
+        np.testing.assert_array_equal(leaf[is_dead], start[is_dead])
+        np.testing.assert_array_equal(leaf[~is_dead], start[~is_dead] + 5)
+
+    untouched, same_state, _ = eqx.filter_jit(upkeep)(
+        dictionary, opt_state, AtomUsage.init(dictionary), batch, KEY
+    )
+    np.testing.assert_allclose(untouched.atoms, atoms, atol=1e-6)
+    assert eqx.tree_equal(same_state, opt_state)
+
+
+def test_replaced_atoms_come_alive():
+    """Atoms at right angles to all data stay dead for ever unless they are replaced."""
+    rng = np.random.default_rng(0)
+    data = np.zeros((500, 16), np.float32)
+    data[:, :8] = rng.laplace(size=(500, 8)) @ rng.normal(size=(8, 8))
+    start = np.concatenate([np.eye(16)[:6, :], np.eye(16)[8:12]]).astype(np.float32)
+    objective, optimizer = SparseCodingObjective(L1(0.5), tol=1e-3), optax.adam(0.01)
+
+    def dead(replace_after):
+        dictionary = Dictionary(start)
+        model = fit(
+            dictionary, objective, data, optimizer=optimizer, n_steps=60, batch_size=50, key=KEY,
+            state=AtomUsage.init(dictionary), after_update=DictionaryUpkeep(objective, optimizer, replace_after),
+        ).model  # fmt: skip
+        codes = encode_batch(model, data, L1(0.5), tol=1e-3)
+        assert np.all(codes.status == Status.converged)
+        return int(np.sum(~np.any(codes.value != 0, axis=0)))
+
+    assert dead(None) == 4 and dead(10) == 0
+
+
+def test_energy_falls_on_held_out_data():
+    key_data, key_model = jax.random.split(jax.random.key(3))
+    data = jax.random.laplace(key_data, (600, 10)) @ jax.random.normal(key_model, (10, 10))
+    objective, start = SparseCodingObjective(L1(0.5), tol=1e-3), random_dictionary(KEY, 20, 10)
+    result = fit(start, objective, data[:500], optimizer=optax.adam(0.02), n_steps=150, batch_size=50, key=KEY,
+                 after_update=DictionaryUpkeep())  # fmt: skip
+
+    def held_out(model):
+        codes = encode_batch(model, data[500:], L1(0.5)).value
+        return np.mean(jax.vmap(energy, (None, 0, 0, None))(model, data[500:], codes, L1(0.5)))
+
+    assert held_out(result.model) < 0.9 * held_out(start)
+
+
+def test_bad_upkeep_is_named(small, untyped):
+    objective = SparseCodingObjective(L1(0.1))
+    with pytest.raises(ValueError, match="replace_after: expected a whole number ≥ 1, got 0"):
+        DictionaryUpkeep(objective, optax.sgd(0.1), replace_after=0)
+    with pytest.raises(ValueError, match="replace_after: expected objective and optimizer beside it"):
+        DictionaryUpkeep(replace_after=5)
+    upkeep = DictionaryUpkeep(objective, optax.sgd(0.1), replace_after=5)
+    with pytest.raises(ValueError, match="state: expected AtomUsage for replace_after, got NoneType"):
+        upkeep(Dictionary(small[0]), None, None, small[1], KEY)

@@ -1,0 +1,90 @@
+"""The house: imports run downwards only, domains keep apart, each public name has one public path."""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import neurojax
+
+PACKAGE = Path(neurojax.__file__).parent
+FLOORS = {
+    "_types": 0, "_checks": 0,
+    "penalties": 1, "convergence": 1, "_proximal": 1, "chains": 1, "training": 1, "metrics": 1, "runs": 1,
+    "data": 1,
+    "sparse_coding": 2, "boltzmann": 2, "autoencoder": 2, "neural_coding": 2, "decomposition": 2,
+    "receptive_fields": 2,
+    "plotting": 3,
+    "cli": 4, "__main__": 4, "__init__": 4,
+}  # fmt: skip
+# On one floor a module may use another only as listed.
+WITHIN_A_FLOOR = {
+    ("_checks", "_types"),
+    ("_proximal", "penalties"),
+    ("_proximal", "convergence"),
+    ("training", "runs"),
+    ("__main__", "cli"),
+}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Return the parts of the package that a file imports, wherever in the file."""
+    package = ("neurojax", *path.relative_to(PACKAGE).parts[:-1])
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            modules |= {f"{prefix}.{alias.name}" for alias in node.names}
+    parts = {tuple(name.split("."))[1] for name in modules if name.startswith("neurojax.")}
+    return {part for part in parts if part in FLOORS}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downwards(path):
+    part = part_of(path)
+    assert part in FLOORS, f"{part} has no floor in the house"
+    for used in imported_parts(path) - {part, "__init__"}:
+        is_below = FLOORS[used] < FLOORS[part]
+        assert is_below or (part, used) in WITHIN_A_FLOOR, f"{part} (floor {FLOORS[part]}) imports {used}"
+
+
+def test_the_layering_test_sees_relative_and_absolute_imports():
+    assert {"_checks", "convergence", "penalties"} <= imported_parts(PACKAGE / "_proximal.py")
+    assert "_proximal" in imported_parts(PACKAGE / "sparse_coding" / "__init__.py")
+    assert "runs" in imported_parts(PACKAGE / "training" / "_checkpoint.py")
+
+
+def public_modules():
+    names = [f"neurojax.{m.name}" for m in pkgutil.iter_modules(neurojax.__path__) if not m.name.startswith("_")]
+    return [importlib.import_module(name) for name in names if name != "neurojax.cli"]
+
+
+def test_every_public_name_has_one_public_path_and_a_docstring():
+    paths: dict[int, str] = {}
+    for module in public_modules():
+        assert module.__doc__, module.__name__
+        for name in module.__all__:
+            thing = getattr(module, name)
+            path = f"{module.__name__}.{name}"
+            if not callable(thing) or not getattr(thing, "__module__", "").startswith("neurojax"):
+                continue  # type aliases
+            assert thing.__doc__, f"{path} has no docstring"
+            assert paths.setdefault(id(thing), path) == path, f"{path} is also {paths[id(thing)]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
