@@ -7,10 +7,10 @@ mismatch.
 """
 
 import dataclasses
+import enum
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,19 @@ def _to_numpy(array) -> np.ndarray:
 
 
 def _plain(value):
-    """Return a value that JSON can hold: itself, a list, or the name of a function or class."""
+    """Return what JSON can hold of a value: itself, such containers, or the name of a function or class."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        return _to_numpy(value).tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
+    if isinstance(value, (Path, enum.Enum, complex)):
+        return str(value)
     return getattr(value, "__name__", type(value).__name__)
 
 
@@ -112,6 +120,11 @@ def tree_arrays(tree) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _differ(one, other) -> bool:
+    """Return whether two plain values differ; NaN is the same as NaN."""
+    return one != other and repr(one) != repr(other)
+
+
 def _text(entry: dict | None) -> str:
     if entry is None:
         return _ABSENT
@@ -121,7 +134,7 @@ def _text(entry: dict | None) -> str:
 def check_description(expected: Mapping[str, dict], came: Mapping[str, dict], source: str) -> None:
     """Raise ``ValueError`` at the first path where two descriptions (``describe_tree``) differ."""
     for path in [*expected, *came]:
-        if expected.get(path) != came.get(path):
+        if _differ(expected.get(path), came.get(path)):
             wanted, found = _text(expected.get(path)), _text(came.get(path))
             raise ValueError(
                 f"{source}: first mismatch at leaf {path or '.'}: expected {wanted}, got {found}."
@@ -184,6 +197,9 @@ def save(path: str | Path, model) -> None:
         path: the file; what was there is replaced.
         model: any pytree of arrays and settings, such as an Equinox module.
 
+    Raises:
+        ValueError: if one of its arrays holds Python objects, which only pickle could store.
+
     Example:
         >>> import pathlib, tempfile, jax.numpy as jnp
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.npz"
@@ -192,12 +208,15 @@ def save(path: str | Path, model) -> None:
         {'weights': Array([1., 1., 1.], dtype=float32)}
     """
     arrays = tree_arrays(model)
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"model{name}: expected an array of numbers or texts, got dtype {array.dtype}.")
     # bfloat16 and its like would need pickle: their bytes go in, and the description has their name.
     plain = [a.view(f"V{a.dtype.itemsize}") if a.dtype.kind == "V" else a for a in arrays.values()]
-    stored = {f"array_{i}": a for i, a in enumerate(plain)}
+    stored: dict[str, Any] = {f"array_{i}": a for i, a in enumerate(plain)}
     text = json.dumps({"format": "neurojax model 1", "tree": describe_tree(model), "arrays": list(arrays)})
     stored["description"] = np.array(text)
-    write_atomically(Path(path), lambda file: np.savez(file, allow_pickle=False, **stored))
+    write_atomically(Path(path), lambda file: np.savez(file, **stored))
 
 
 def load(path: str | Path, like):
@@ -222,7 +241,8 @@ def load(path: str | Path, like):
             stored = {name: file[f"array_{i}"] for i, name in enumerate(names)}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    # Whatever a damaged file makes its reader raise, it means the same here.
+    except Exception as error:
         raise ValueError(f"path: expected a file written by save, got {path} ({error}).") from error
     for name, array in stored.items():
         if array.dtype.kind == "V":
@@ -246,19 +266,7 @@ def plain_settings(config) -> dict[str, Any]:
     is_config = dataclasses.is_dataclass(config) and not isinstance(config, type)
     if not is_config and not isinstance(config, Mapping):
         raise ValueError(f"config: expected a dataclass instance or a mapping, got {type(config).__name__}.")
-    return json.loads(json.dumps(_settings(config)))
-
-
-def _settings(value):
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _settings(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_settings(item) for item in value]
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        return _to_numpy(value).tolist()
-    return str(value) if isinstance(value, Path) else _plain(value)
+    return json.loads(json.dumps(_plain(config)))
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -280,7 +288,7 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
         before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             changes |= {f"{name}.{inner}": pair for inner, pair in changed_settings(before, after).items()}
-        elif before != after:
+        elif _differ(before, after):
             changes[name] = (before, after)
     return changes
 
@@ -333,8 +341,9 @@ class RunFolder:
             raise ValueError(f"{self.config_path}: expected JSON ({error}).") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``, one dict a step."""
-        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+        """Return the rows of ``metrics.jsonl``, one dict a step; a last line cut short is left out."""
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def create_run(root: str | Path, name: str, config) -> RunFolder:
@@ -360,7 +369,7 @@ def create_run(root: str | Path, name: str, config) -> RunFolder:
         >>> create_run(root, "digits", {"seed": 1}).path.name
         'digits-2'
     """
-    if not name or Path(name).name != name:
+    if name in ("", "..") or Path(name).name != name:
         raise ValueError(f"name: expected a plain folder name, got {name!r}.")
     settings, root = plain_settings(config), Path(root)
     check_writable("root", root)

@@ -1,7 +1,9 @@
 """Model files without pickle, and run folders."""
 
 import dataclasses
+import enum
 import json
+import math
 from pathlib import Path
 
 import equinox as eqx
@@ -29,6 +31,10 @@ class Other(eqx.Module):
     order: int = eqx.field(static=True, default=3)
 
 
+class Kind(enum.Enum):
+    odd = 1
+
+
 def layer(**changes):
     return Layer(**({"weights": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)} | changes))
 
@@ -43,10 +49,12 @@ def test_models_come_back_exactly(tmp_path, dtype):
         "key": jax.random.key(7),
         "name": "name",
         "none": None,
+        "nan": math.nan,
     }
     save(tmp_path / "model.npz", model)
     empty = jax.tree.map(lambda leaf: leaf * 0 if isinstance(leaf, np.ndarray) else leaf, model)
     loaded = load(tmp_path / "model.npz", empty)
+    assert math.isnan(loaded.pop("nan")) and math.isnan(model.pop("nan"))
     assert eqx.tree_equal(model, loaded, typematch=True)
     assert isinstance(loaded["numpy"], np.ndarray) and loaded["key"].dtype == model["key"].dtype
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
@@ -79,6 +87,9 @@ def test_no_pickle_is_in_the_file(tmp_path):
         (layer(activation=jnp.sin), r"leaf .activation: expected 'sin', got 'tanh'"),
         (layer(scale=3.0), r"leaf .scale: expected 3.0, got 2.0"),
         (layer(order=4), r"leaf .order: expected 4, got 3"),
+        (layer(order={"a": 1}), r"leaf .order: expected {'a': 1}, got 3"),
+        (layer(order=3j), r"leaf .order: expected '3j', got 3"),
+        (layer(order=Kind.odd), r"leaf .order: expected 'Kind.odd', got 3"),
         (Other(jnp.zeros((2, 3)), jnp.zeros(3)), r"leaf . \(class\): expected 'Other', got 'Layer'"),
         ({"weights": jnp.zeros(2)}, r"leaf \['weights'\]: expected float32\[2\], got nothing"),
     ],
@@ -103,6 +114,28 @@ def test_files_of_another_kind_are_refused(tmp_path):
             load(path, layer())
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "absent.npz", layer())
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    path, model = tmp_path / "model.npz", {"w": jnp.arange(3.0)}
+    save(path, model)
+    whole = path.read_bytes()
+    n_refused = 0
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :])
+        try:
+            assert eqx.tree_equal(load(path, model), model, typematch=True)
+        except ValueError:
+            n_refused += 1
+    assert n_refused > len(whole) / 2
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"model\['x'\]: expected an array of numbers or texts, got dtype obj"
+    ):
+        save(tmp_path / "model.npz", {"x": np.array([None, {}])})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_leaves_the_file_as_it_was(tmp_path, monkeypatch):
@@ -159,7 +192,11 @@ def test_a_run_folder_is_fresh_and_has_its_settings(tmp_path):
 
 def test_metrics_are_read_back(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
-    assert RunFolder(tmp_path).read_metrics() == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+    assert RunFolder(tmp_path).read_metrics() == rows
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    assert RunFolder(tmp_path).read_metrics() == rows
 
 
 def test_changed_settings_are_listed_by_name():
@@ -180,6 +217,8 @@ def test_bad_folders_and_settings_are_named(tmp_path):
         create_run(tmp_path / "file", "run", {})
     with pytest.raises(ValueError, match=r"name: expected a plain folder name, got 'a/b'"):
         create_run(tmp_path, "a/b", {})
+    with pytest.raises(ValueError, match=r"name: expected a plain folder name, got '\.\.'"):
+        create_run(tmp_path, "..", {})
     with pytest.raises(ValueError, match=r"config: expected a dataclass instance or a mapping, got int"):
         create_run(tmp_path, "run", 3)
     with pytest.raises(FileNotFoundError, match=r"path: expected a run folder \(with config.json\)"):
