@@ -1,6 +1,6 @@
 """The training loop: closed forms, batches, bit-exact resume after SIGKILL, and each message."""
 
-import json
+import contextlib
 import random
 import shutil
 import signal
@@ -17,7 +17,9 @@ import killed_training
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint import CheckpointManager
 
+from neurojax.runs import RunFolder
 from neurojax.training import (
     AbstractGradientObjective,
     AbstractObjective,
@@ -26,6 +28,7 @@ from neurojax.training import (
     NonFiniteLossError,
     fit,
 )
+from neurojax.training._checkpoint import CheckpointStore
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(0.1)
@@ -293,21 +296,56 @@ def uninterrupted():
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
-    folder, output = tmp_path / "run", tmp_path / "numbers.npz"
-    command = [sys.executable, killed_training.__file__, str(folder), str(output)]
-    with subprocess.Popen(command) as process:
-        wait_for_a_checkpoint(folder, process)
+    with subprocess.Popen([sys.executable, killed_training.__file__, str(tmp_path)]) as process:
+        wait_for_a_checkpoint(tmp_path, process)
         time.sleep(random.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    reached = newest(folder)
-    assert 0 < reached < killed_training.N_STEPS and not output.exists()
-    assert len(complete_rows(folder)) <= reached
-    subprocess.run(command, check=True, timeout=120)
-    with np.load(output) as file:
-        finished = [file[name] for name in file.files]
-    assert same(finished, uninterrupted)
-    assert [row["step"] for row in complete_rows(folder)] == list(range(1, killed_training.N_STEPS + 1))
+    assert 0 < newest(tmp_path) < killed_training.N_STEPS
+    assert n_rows(tmp_path) <= newest(tmp_path)
+    assert same(killed_training.numbers(killed_training.run(tmp_path)), uninterrupted)
+    assert [row["step"] for row in rows_of(tmp_path)] == list(range(1, killed_training.N_STEPS + 1))
+
+
+class Died(BaseException):
+    """What stands for the process's end."""
+
+
+def die(*arguments, **options):
+    raise Died
+
+
+def save_and_die(*arguments, save=CheckpointManager.save, **options):
+    save(*arguments, **options)
+    raise Died
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "death", "step", "rows"),
+    [
+        (CheckpointManager, "save", die, 11, 11),
+        (CheckpointManager, "save", save_and_die, 22, 11),
+        (CheckpointStore, "_rewrite_metrics", die, 22, 22),
+        (CheckpointStore, "_set_aside", die, 22, 11),
+    ],
+)
+def test_metrics_are_never_ahead_of_the_checkpoint(
+    tmp_path, monkeypatch, uninterrupted, owner, name, death, step, rows
+):
+    """Die before a checkpoint is written, after it, and at two places of a resume from a corrupt one."""
+    killed_training.run(tmp_path, n_steps=11)
+    if owner is CheckpointStore:
+        killed_training.run(tmp_path, n_steps=22)
+        shutil.rmtree(tmp_path / "checkpoint" / "22" / "arrays")
+    with monkeypatch.context() as patch, warnings.catch_warnings(), pytest.raises(Died):
+        warnings.simplefilter("ignore")
+        patch.setattr(owner, name, death)
+        killed_training.run(tmp_path, n_steps=33)
+    assert (newest(tmp_path), n_rows(tmp_path)) == (step, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert same(killed_training.numbers(killed_training.run(tmp_path)), uninterrupted)
+    np.testing.assert_array_equal([row["step"] for row in rows_of(tmp_path)], 1 + np.arange(200))
 
 
 def newest(folder):
@@ -315,9 +353,12 @@ def newest(folder):
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def complete_rows(folder):
-    text = (folder / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def rows_of(folder):
+    return RunFolder(folder).read_metrics()
+
+
+def n_rows(folder):
+    return len(rows_of(folder))
 
 
 def wait_for_a_checkpoint(folder, process):
@@ -332,16 +373,45 @@ def test_a_finished_run_continues_to_more_steps(tmp_path, uninterrupted):
         result = killed_training.run(tmp_path, n_steps=n_steps)
         assert len(result.history) == n_steps
     assert same(killed_training.numbers(result), uninterrupted)
-    rows = complete_rows(tmp_path)
+    rows = rows_of(tmp_path)
     np.testing.assert_array_equal([row["loss"] for row in rows], result.history["loss"].astype(float))
     assert rows[8]["evaluation/loss"] == result.history.evaluation["loss"][0]
 
 
-def test_a_corrupt_checkpoint_is_reported_and_the_one_before_used(tmp_path, uninterrupted):
-    killed_training.run(tmp_path, n_steps=50)
-    for path in (tmp_path / "checkpoint" / "50").rglob("*"):
+def overwrite(folder):
+    for path in folder.rglob("*"):
         if path.is_file() and path.stat().st_size > 100:
             path.write_bytes(path.read_bytes()[:-60] + bytes(60))
+
+
+def truncate(folder):
+    path = max((folder / "arrays").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def edit_description(old, new):
+    def edit(folder):
+        path = folder / "meta" / "metadata"
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        overwrite,
+        truncate,
+        lambda folder: (folder / "meta" / "metadata").unlink(),
+        edit_description('"step": 50', '"step": 40'),
+        edit_description('"batch_size": 5', '"batch_size": 4'),
+    ],
+)
+def test_a_corrupt_checkpoint_is_reported_and_the_one_before_used(tmp_path, uninterrupted, damage):
+    killed_training.run(tmp_path, n_steps=50)
+    damage(tmp_path / "checkpoint" / "50")
     with pytest.warns(UserWarning, match=r"checkpoint of step 50 in .* is corrupt .* the one before it"):
         result = killed_training.run(tmp_path)
     assert same(killed_training.numbers(result), uninterrupted)
@@ -379,8 +449,11 @@ def test_a_foreign_checkpoint_is_refused_with_the_first_mismatch(tmp_path):
         ({"batch_size": 3}, "batch_size from 2 to 3"),
         ({"key": jax.random.key(1)}, r"key from \[0, 0\] to \[0, 1\]"),
         ({"objective": Distance(jnp.array(2.0))}, r"objective.strength from .*\[1.0\]' to .*\[2.0\]'"),
-        ({"data": ROWS + 1}, r"data\. from 'float32\[4, 2\] checksum \w+' to 'float32\[4, 2\] checksum \w+'"),
+        ({"data": ROWS + 1}, r"data from 'float32\[4, 2\] checksum \w+' to 'float32\[4, 2\] checksum \w+'"),
         ({"evaluate": Evaluation(dict, every=5)}, r"evaluate .* from None to \[5, None, False\]"),
+        ({"evaluate": Evaluation(dict, every=5)}, r"evaluate.function from 'nothing' to 'dict'"),
+        ({"after_update": lambda *_: _}, r"after_update from 'nothing' to '<lambda>'"),
+        ({"data": lambda key: ROWS, "batch_size": None}, r"data from 'float32.*' to '<lambda>'"),
     ],
 )
 def test_a_resume_with_changed_settings_says_which(tmp_path_factory, changed, message):
@@ -409,6 +482,26 @@ def test_an_unwritable_folder_is_named_at_the_start(tmp_path):
     folder = tmp_path / "file" / "run"
     with pytest.raises(OSError, match=rf"checkpoint.folder: expected a writable folder, got {folder}"):
         simple(checkpoint=Checkpoint(folder, every=3))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
+    def spoil(step, *_):
+        shutil.rmtree(tmp_path / "checkpoint")
+        (tmp_path / "checkpoint").write_text("")
+
+    with pytest.raises(OSError, match=r"checkpoint of step 6 could not be written in .* is of step 3"):
+        simple(checkpoint=Checkpoint(tmp_path, every=3), callback=spoil)
+    assert n_rows(tmp_path) == 3
+
+
+def test_other_metrics_than_before_are_refused(tmp_path):
+    def objective(model, state, batch, key):
+        return jnp.sum(model**2), (state, {"rate": 1.0} if is_richer else {})
+
+    for is_richer in (False, True):
+        context = pytest.raises(ValueError, match=r"objective: metrics: expected \['loss'\] as before, got")
+        with context if is_richer else contextlib.nullcontext():
+            simple(objective=objective, n_steps=9 if is_richer else 6, checkpoint=Checkpoint(tmp_path, 3))
 
 
 def test_old_checkpoints_are_removed(tmp_path):
@@ -443,7 +536,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     ) as info:
         simple(objective=explosive, state=0, n_steps=20, checkpoint=Checkpoint(tmp_path, every=3))
     assert (info.value.step, info.value.metric) == (8, "loss") and "step 6 in" in info.value.checkpoint
-    assert newest(tmp_path) == 6 and len(complete_rows(tmp_path)) == 6
+    assert newest(tmp_path) == n_rows(tmp_path) == 6
 
 
 def test_a_metric_or_a_parameter_that_is_not_finite_stops_the_run():
@@ -512,7 +605,7 @@ def test_callback_sees_each_block_and_may_stop(tmp_path):
 
     def callback(step, model, state, metrics):
         calls.append((step, len(metrics["loss"])))
-        return step == 8
+        return np.bool_(step == 8)
 
     settings = {"n_steps": 20, "steps_per_block": 4, "checkpoint": Checkpoint(tmp_path, every=6)}
     stopped = simple(callback=callback, **settings)

@@ -70,8 +70,9 @@ class _CorruptError(Exception):
     """A checkpoint whose content is not what was written."""
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
+def _digest(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    """Return the digest of all that a checkpoint holds; ``meta`` as JSON gives it back."""
+    total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(arrays):
         total.update(name.encode())
         total.update(np.ascontiguousarray(arrays[name]).tobytes())
@@ -150,15 +151,21 @@ class CheckpointStore:
             "tree": describe_tree(trees),
             "has_best": snapshot.best is not None,
             "arrays": [[n, list(arrays[n].shape), str(arrays[n].dtype)] for n in names],
-            "digest": _digest(arrays),
         }
+        meta = json.loads(json.dumps(meta))
+        meta["digest"] = _digest(arrays, meta)
         # Zero-size arrays cannot be stored, and need not be: their shape and dtype say all.
         stored = {f"array_{i}": arrays[n] for i, n in enumerate(names) if arrays[n].size}
-        self._manager.save(
-            snapshot.step,
-            args=ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta)),
-            force=True,
-        )
+        content = ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta))
+        last = self.last_step()
+        try:
+            self._manager.save(snapshot.step, args=content, force=True)
+        # A full disk comes as whatever its writer makes of it, ValueError included.
+        except Exception as error:
+            raise OSError(
+                f"checkpoint.folder: the checkpoint of step {snapshot.step} could not be written in "
+                f"{self.run.checkpoint_path} ({error}); the last one is of step {last}."
+            ) from error
         with self.run.metrics_path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
         self.n_rows = len(snapshot.history)
@@ -184,8 +191,9 @@ class CheckpointStore:
                 corrupt.append(step)
                 continue
             snapshot = self._snapshot(meta, arrays, learner)
-            self._set_aside(corrupt)
+            # First this, so that the file is behind the checkpoints whenever the process dies.
             self._rewrite_metrics(snapshot.history)
+            self._set_aside(corrupt)
             return snapshot
         if corrupt:
             raise RuntimeError(
@@ -203,6 +211,7 @@ class CheckpointStore:
                 step, args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
             )
             meta, stored = read["meta"], read["arrays"]
+            digest = meta.pop("digest")
             if meta["format"] != _FORMAT:
                 raise ValueError(f"format {meta['format']!r}, not {_FORMAT!r}")
             arrays = {}
@@ -216,7 +225,7 @@ class CheckpointStore:
             raise _CorruptError(
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from error
-        if _digest(arrays) != meta["digest"]:
+        if _digest(arrays, meta) != digest:
             raise _CorruptError("its content does not have the digest stored with it")
         return meta, arrays
 

@@ -84,8 +84,8 @@ def fit(
         evaluate: held-out evaluation and early stopping.
         checkpoint: where to save the run, and how often.
         callback: ``callback(step, model, state, metrics)``, called on the host after each block, with the
-            updates made so far and the block's metrics, ``(steps,)`` each. ``True`` ends the run here; the
-            same call without that goes on.
+            updates made so far and the block's metrics, ``(steps,)`` each. A true value ends the run here;
+            the same call without that goes on.
         progress: whether to draw a progress bar; ``None``: if standard error is a terminal.
         steps_per_block: blocks end at its multiples, and wherever something else is due.
 

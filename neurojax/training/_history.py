@@ -9,6 +9,12 @@ import numpy as np
 __all__ = ["Evaluation", "History"]
 
 
+def _check_names(source: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the series go on that were begun."""
+    if set(before) != set(now):
+        raise ValueError(f"{source}: expected {sorted(before)} as before, got {sorted(now)}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Evaluate on held-out data now and then, and stop early by it if asked.
@@ -53,17 +59,16 @@ class History:
 
     def extended(self, metrics: Mapping[str, np.ndarray]) -> "History":
         """Return the history with the metrics of further steps."""
-        joined = {
-            name: np.concatenate([self.metrics[name], values]) if name in self.metrics else values
-            for name, values in metrics.items()
-        }
+        if not self.metrics:
+            return dataclasses.replace(self, metrics=dict(metrics))
+        _check_names("objective: metrics", self.metrics, metrics)
+        joined = {name: np.concatenate([self.metrics[name], values]) for name, values in metrics.items()}
         return dataclasses.replace(self, metrics=joined)
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> "History":
         """Return the history with one more evaluation."""
-        if self.evaluation and set(self.evaluation) != set(values):
-            names = sorted(self.evaluation)
-            raise ValueError(f"evaluate.function: expected {names} as before, got {sorted(values)}.")
+        if self.evaluation:
+            _check_names("evaluate.function", self.evaluation, values)
         joined = {name: np.append(self.evaluation.get(name, np.zeros(0)), v) for name, v in values.items()}
         return History(self.metrics, joined, np.append(self.evaluation_steps, step))
 

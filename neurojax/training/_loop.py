@@ -183,7 +183,7 @@ def run_blocks(
             if store is not None and (is_due or is_over):
                 snapshot = _save(store, snapshot, source is None, data)
             if plan.callback is not None:
-                asked = plan.callback(end, learner.model, learner.state, metrics) is True
+                asked = bool(plan.callback(end, learner.model, learner.state, metrics))
                 if asked and store is not None and not (is_due or is_over):
                     snapshot = _save(store, snapshot, source is None, data)
                 is_over = is_over or asked

@@ -69,16 +69,16 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
     return mask
 
 
-def _fingerprint(tree: Any) -> dict[str, Any]:
+def _fingerprint(name: str, tree: Any) -> dict[str, Any]:
     """Return by path what a tree holds: settings and small arrays as they are, large ones by a checksum."""
     arrays, entries = tree_arrays(tree), {}
     for path, entry in describe_tree(tree).items():
         if "value" in entry:
-            entries[path.lstrip(".")] = entry["value"]
+            entries[name + path] = entry["value"]
             continue
         array = np.ascontiguousarray(arrays[path])
         shown = array.tolist() if array.size <= _SHOWN_SIZE else f"checksum {zlib.crc32(array.tobytes()):08x}"
-        entries[path.lstrip(".")] = f"{entry['dtype']}{entry['shape']} {shown}"
+        entries[name + path] = f"{entry['dtype']}{entry['shape']} {shown}"
     return entries
 
 
@@ -90,9 +90,10 @@ def run_identity(
     return {
         "key": jax.random.key_data(key).tolist(),
         "batch_size": batch_size,
-        "data": "an iterator" if isinstance(data, Iterator) else _fingerprint(data),
-        "objective": _fingerprint(program.objective),
-        "after_update": _fingerprint(program.after_update),
-        "trainable": _fingerprint(program.mask),
+        **_fingerprint("data", "an iterator" if isinstance(data, Iterator) else data),
+        **_fingerprint("objective", program.objective),
+        **_fingerprint("after_update", program.after_update),
+        **_fingerprint("trainable", program.mask),
         "evaluate (every, patience, keep_best)": watched,
+        **_fingerprint("evaluate.function", None if evaluate is None else evaluate.function),
     }
