@@ -33,10 +33,12 @@ def _cauchy_root_jvp(primals, tangents):
     v, t = primals
     dv, dt = tangents
     u = cauchy_root(v, t)
-    x = 1 / (1 + u**2)
+    largest = jnp.finfo(v.dtype).max ** 0.5
+    bounded = jnp.clip(u, -largest, largest)
+    x = 1 / (1 + bounded**2)
     curvature = 2 * x * (2 * x - 1)
     slope = 1 / jnp.maximum(1 + t * curvature, jnp.finfo(v.dtype).eps)
-    return u, slope * (dv - 2 * u * x * dt)
+    return u, slope * (dv - 2 * bounded * x * dt)
 
 
 def _scaled_root(v, t, k):

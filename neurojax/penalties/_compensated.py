@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["accurate_sum", "power_of_two_near", "square_terms"]
+__all__ = ["accurate_sum", "accurate_total", "power_of_two_near", "square_terms"]
 
 
 def square_terms(x: Float[Array, "*shape"]) -> tuple[Array, Array, Array]:
@@ -30,11 +30,27 @@ def accurate_sum(*terms: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """
     total, lost = terms[0], jnp.zeros_like(terms[0])
     for term in terms[1:]:
-        new = total + term
-        taken = new - total
-        lost = lost + ((total - (new - taken)) + (term - taken))
-        total = new
+        total, error = _add(total, term)
+        lost = lost + error
     return total + lost
+
+
+def accurate_total(x: Float[Array, "*shape terms"]) -> Float[Array, "*shape"]:
+    """Return the sum over the last axis as `accurate_sum` takes it, but by halves."""
+    lost = jnp.zeros_like(x[..., 0])
+    while (n_terms := x.shape[-1]) > 1:
+        half = n_terms // 2
+        total, error = _add(x[..., :half], x[..., half : 2 * half])
+        lost = lost + jnp.sum(error, -1)
+        x = jnp.concatenate([total, x[..., 2 * half :]], -1)
+    return x[..., 0] + lost
+
+
+def _add(a, b):
+    """Return the rounded sum, and what rounding took from it."""
+    total = a + b
+    taken = total - a
+    return total, (a - (total - taken)) + (b - taken)
 
 
 def power_of_two_near(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from neurojax._checks import check_at_least
 from neurojax._types import Scalar
 from neurojax.penalties._abstract import AbstractProximalPenalty, AbstractValuedPenalty
+from neurojax.penalties._compensated import accurate_total, power_of_two_near, square_terms
 from neurojax.penalties._strengths import as_code, nonnegative, step_times
 
 __all__ = ["GroupL2"]
@@ -60,7 +61,7 @@ class GroupL2(AbstractValuedPenalty, AbstractProximalPenalty):
 
     def prox(
         self, v: Float[ArrayLike, "*batch atoms"], step_size: Real[ArrayLike, "..."]
-    ) -> Float[Array, "*batch atoms"]:
+    ) -> Float[Array, "..."]:
         """Return v_g·max(1 − step_size·strength/‖v_g‖₂, 0) for each group.
 
         ``step_size`` broadcasts against "... groups", as the strength does.
@@ -69,11 +70,12 @@ class GroupL2(AbstractValuedPenalty, AbstractProximalPenalty):
         v = jnp.asarray(v)
         groups = self._groups("v", v)
         length = _length(groups)
-        t = jnp.broadcast_to(t, length.shape)
-        is_kept = length > 0
-        factor = jnp.where(is_kept, (length - t) / jnp.where(is_kept, length, 1), 1)
-        is_cut = (length <= t) & (t > 0)
-        return jnp.where(is_cut[..., None], 0, factor[..., None] * groups).reshape(v.shape)
+        excess = _excess(groups, length, t)
+        excess = jnp.where((excess <= 0) & (t > 0), 0, excess)
+        is_identity = ((length == 0) & (t == 0)) | jnp.isinf(length)
+        factor = jnp.where(is_identity, 1, excess / jnp.where(is_identity | (length == 0), 1, length))
+        u = factor[..., None] * groups
+        return u.reshape(*u.shape[:-2], v.shape[-1])
 
     def _groups(self, name, code):
         if np.ndim(code) == 0 or code.shape[-1] % self.group_size:
@@ -88,6 +90,22 @@ def _length(groups):
     """Return ‖·‖₂ over the last axis, with derivative 0 at zero and without overflow."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(groups), axis=-1, keepdims=True))
     is_zero = largest == 0
-    scale = jnp.where(is_zero, 1, largest)
+    scale = jnp.where(is_zero | jnp.isinf(largest), 1, largest)
     total = jnp.sum((groups / scale) ** 2, axis=-1)
     return jnp.where(is_zero[..., 0], 0, scale[..., 0] * jnp.sqrt(jnp.where(is_zero[..., 0], 1, total)))
+
+
+def _excess(groups, length, t):
+    """Return length − t as (length² − t²)/(length + t), whose numerator is free of cancellation."""
+    rounded = length - t
+    groups, length, t = jax.lax.stop_gradient((groups, length, t))
+    largest = jnp.maximum(length, t)
+    c = power_of_two_near(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
+    squares = square_terms(groups / c[..., None])
+    minus = [-term[..., None] for term in square_terms(t / c)]
+    terms = jnp.concatenate([jnp.broadcast_to(x, (*c.shape, x.shape[-1])) for x in (*squares, *minus)], -1)
+    total = accurate_total(terms)
+    accurate = total / jnp.where(largest > 0, length / c + t / c, 1) * c
+    # The value of the accurate difference, with the derivative of the rounded one.
+    accurate = accurate + (rounded - jax.lax.stop_gradient(rounded))
+    return jnp.where(jnp.isfinite(rounded), accurate, rounded)

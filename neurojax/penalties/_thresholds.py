@@ -206,6 +206,8 @@ def _log_root(size, t):
 def _log_root_jvp(primals, tangents):
     size, t = primals
     root = _log_root(size, t)
+    largest = jnp.finfo(root.dtype).max * jnp.finfo(root.dtype).eps  # its inverse is a normal number
+    size, bounded = jnp.minimum(size, largest), jnp.minimum(root, largest)
     largest = jax.lax.stop_gradient(jnp.maximum(size, 2 * jnp.sqrt(t)))
     floor = jnp.where(largest > 0, largest, 1) * jnp.finfo(size.dtype).eps
-    return root, (size * tangents[0] - 2 * tangents[1]) / jnp.maximum(root, floor)
+    return root, (size * tangents[0] - 2 * tangents[1]) / jnp.maximum(bounded, floor)

@@ -116,6 +116,23 @@ def test_group_strengths_and_batches():
             np.testing.assert_allclose(u[2 * g : 2 * g + 2], expected, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_group_prox_is_exact_next_to_its_threshold(size):
+    rng = np.random.default_rng(1)
+    v = (10 ** rng.uniform(-3, 4, (5000, 1)) * rng.normal(size=(5000, size))).astype(np.float32)
+    length = np.linalg.norm(v.astype(np.longdouble), axis=1)
+    t = (length * (1 - 10 ** rng.uniform(-6, 0, 5000))).astype(np.float32)
+    u = np.asarray(prox(GroupL2(t[:, None], size), v, 1.0))
+    expected = v * np.maximum(1 - t / length, 0)[:, None]
+    np.testing.assert_array_less(np.abs(u - expected), 1e-6 * np.abs(expected) + 1e-30)
+
+
+def test_group_strengths_may_have_leading_axes():
+    v = jnp.array([3.0, 4.0, 0.0, 1.0])
+    u = prox(GroupL2(np.array([[0.5], [2.0]]), 2), v, 1.0)
+    np.testing.assert_allclose(u, [[2.7, 3.6, 0, 0.5], [1.8, 2.4, 0, 0]], rtol=1e-6)
+
+
 def test_log_prox_is_the_log_operator():
     v = np.array([0.5, -2.0, 3.0], np.float32)
     np.testing.assert_allclose(Log(0.5).prox(v, 0.8), log_threshold(v, np.float32(0.4)), rtol=1e-6)
@@ -159,6 +176,29 @@ def test_gradient_of_an_infinite_value():
     np.testing.assert_allclose(jax.grad(NonNegativeL1(0.7).value)(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 0.7])
 
 
+leaf_derivatives = jax.jit(jax.jacfwd(lambda penalty, v: penalty.prox(v, 0.4)))
+leaf_gradients = jax.jit(jax.grad(lambda penalty, code: penalty.value(code)))
+
+
+@pytest.mark.parametrize("penalty", [*SEPARABLE, *SMOOTH, Log(0.7), GROUPED], ids=name)
+def test_derivatives_with_respect_to_strengths_and_scales(penalty, x64):
+    penalty = jax.tree.map(lambda leaf: leaf.astype(float), penalty)
+    code = np.array([0.3, 1.2, 0.0, 2.5, 4.0, 1.9])
+    leaves, treedef = jax.tree.flatten(penalty)
+    for i in range(len(leaves)):
+        near = [
+            treedef.unflatten([leaf + h * (i == j) for j, leaf in enumerate(leaves)]) for h in (1e-6, -1e-6)
+        ]
+        if isinstance(penalty, AbstractValuedPenalty):
+            difference = (value(near[0], code) - value(near[1], code)) / 2e-6
+            ours = jax.tree.leaves(leaf_gradients(penalty, code))[i]
+            np.testing.assert_allclose(ours, difference, rtol=1e-7)
+        if isinstance(penalty, AbstractProximalPenalty):
+            difference = (prox(near[0], code, 0.4) - prox(near[1], code, 0.4)) / 2e-6
+            ours = jax.tree.leaves(leaf_derivatives(penalty, code))[i]
+            np.testing.assert_allclose(ours, difference, rtol=1e-6, atol=1e-8)
+
+
 @jax.jit
 def group_derivatives(penalty, v):
     jacobian = jax.jacrev(lambda v: penalty.prox(v, 0.5))(v)
@@ -180,8 +220,10 @@ def test_group_derivatives(strength, x64):
 def test_group_lengths_neither_overflow_nor_vanish():
     for size in (1e-25, 1e25):
         v = size * jnp.array([3.0, 4.0])
-        np.testing.assert_allclose(GroupL2(size, 2).prox(v, 1.0), 0.8 * v, rtol=1e-6)
-        np.testing.assert_allclose(GroupL2(1.0, 2).value(v), 5 * size, rtol=1e-6)
+        np.testing.assert_allclose(prox(GroupL2(size, 2), v, 1.0), 0.8 * v, rtol=1e-6)
+        np.testing.assert_allclose(value(GroupL2(1.0, 2), v), 5 * size, rtol=1e-6)
+    assert value(GroupL2(1.0, 2), jnp.array([jnp.inf, 1.0])) == jnp.inf
+    assert np.isnan(prox(GroupL2(1.0, 2), jnp.array([jnp.nan, 1.0]), 1.0)).all()
 
 
 @pytest.mark.parametrize("penalty", [*SEPARABLE, *SMOOTH, GROUPED], ids=name)

@@ -283,6 +283,9 @@ def test_nan_stays_and_infinity_is_kept(operator):
     u = jitted[operator](jnp.array([jnp.nan, 1.0, jnp.inf]), jnp.ones(3))
     np.testing.assert_array_equal(np.isnan(u), [True, False, False])
     assert u[2] == jnp.inf
+    far = jnp.array([jnp.inf, 1.0, 1e30]), jnp.array([1.0, jnp.inf, 1.0])
+    assert np.all(np.isfinite(jitted_derivatives[operator](*far)[1]))
+    np.testing.assert_array_equal(jitted_derivatives[operator](*far)[1][0], [1, 0, 1])
     assert np.isnan(jax.jit(operator)(jnp.ones(3), jnp.full(3, jnp.nan))).all()
 
 
