@@ -8,6 +8,8 @@ from scipy.optimize import least_squares
 
 from neurojax import receptive_fields as rf
 from neurojax.convergence import Status
+from neurojax.receptive_fields._fit import physical
+from neurojax.receptive_fields._gabor import pixel_grid, quadrature_pair
 
 SHAPE = (12, 10)
 N_KNOWN = 12
@@ -72,6 +74,18 @@ def test_gabor_is_the_documented_formula(x64):
 def test_orientation_is_that_of_the_bars_counter_clockwise_as_drawn(fits):
     assert float(fits.gabor.orientation[BAR]) == pytest.approx(45, abs=1)
     assert float(rf.aspect_ratio(fits.gabor)[BAR]) > 2
+
+
+@pytest.mark.parametrize("degrees", [-720, -190, -180, -1e-7, 0, 1e-7, 90, 180, 359.99, 1000])
+def test_ranges_of_orientation_and_phase(degrees):
+    """Any angle that iteration ends at, and any phase: stated in range, and still the same picture."""
+    for weights in np.array([[0.0, 1.0], [-1.0, 0.0], [-1.0, -0.0], [0.6, 0.8]], np.float32):
+        value = jnp.array([5, 4, np.deg2rad(degrees), np.log(0.2), np.log(1.5), np.log(2)], jnp.float32)
+        cosine, sine = quadrature_pair(value, pixel_grid(SHAPE, jnp.float32))
+        stated = physical(value, weights)
+        assert 0 <= stated.orientation < 180 and -180 < stated.phase <= 180
+        drawn = rf.gabor(stated, SHAPE).reshape(-1)
+        np.testing.assert_allclose(drawn, weights[0] * cosine + weights[1] * sine, atol=1e-4)
 
 
 def test_known_parameters_are_found(fits):

@@ -95,7 +95,7 @@ def fit_gabor(
     best = jnp.argmax(r_squared)
     solution = jax.tree.map(lambda field: field[best], solutions)
     linear, _ = project(solution.value, values, grid)
-    return GaborFit(_physical(solution.value, linear), r_squared[best], solution.status, solution.n_steps)
+    return GaborFit(physical(solution.value, linear), r_squared[best], solution.status, solution.n_steps)
 
 
 @eqx.filter_jit
@@ -162,14 +162,18 @@ def _bank(patch_shape, dtype):
     return lax.optimization_barrier(bank)
 
 
-def _physical(value, weights):
+def physical(value, weights):
     """Return units and ranges as :class:`Gabor` states them."""
     shape = Shape(*value)
-    turned = jnp.mod(jnp.rad2deg(shape.angle), 360)
-    is_flipped = turned >= 180
-    orientation = jnp.mod(turned, 180)
+    turned = jnp.rad2deg(shape.angle)
+    half_turns = jnp.floor(turned / 180)
+    orientation = turned - 180 * half_turns
+    is_rounded_up = orientation >= 180  # just below 0
+    is_flipped = jnp.mod(half_turns + is_rounded_up, 2) == 1
+    orientation = jnp.where(is_rounded_up, 0, orientation)
     phase = jnp.rad2deg(jnp.arctan2(-weights[1], weights[0]))
     phase = jnp.where(is_flipped, -phase, phase)
+    phase = jnp.where(phase <= -180, 180, phase)
     frequency, across, along = jnp.exp(value[3:])
     amplitude = jnp.hypot(weights[0], weights[1])
     return Gabor(shape.row, shape.column, orientation, frequency, across, along, phase, amplitude)
