@@ -38,7 +38,8 @@ class PCA(eqx.Module):
         mean: mean of the data.
         components: orthonormal rows, by falling variance; the entry of largest magnitude in each is positive.
         explained_variance: variance along each component, about the mean, with divisor samples − 1.
-        explained_variance_ratio: the same as a fraction of the variance of all features.
+        explained_variance_ratio: the same as a fraction of the variance of all features; NaN for data that
+            do not vary.
     """
 
     mean: Float[Array, " features"]

@@ -88,6 +88,20 @@ def test_numpy_files(tmp_path, pixels):
         np.testing.assert_array_equal(load_images(tmp_path / name), real)
 
 
+def test_foreign_number_formats_are_converted(tmp_path):
+    real = np.random.default_rng(4).random((2, 3, 4))
+    for dtype in (">f4", ">f8", np.float16, np.longdouble):
+        np.save(tmp_path / "foreign.npy", real.astype(dtype))
+        loaded = load_images(tmp_path / "foreign.npy")
+        np.testing.assert_allclose(loaded, real, rtol=1e-3 if dtype is np.float16 else 1e-6)
+
+
+def test_matlab_text_beside_the_array_is_passed_over(tmp_path, pixels):
+    real = pixels / np.float32(200)
+    scipy.io.savemat(tmp_path / "images.mat", {"stack": np.moveaxis(real, 0, -1), "title": "leaves"})
+    np.testing.assert_array_equal(load_images(tmp_path / "images.mat"), real)
+
+
 def test_double_precision_is_kept(x64, tmp_path):
     image = np.random.default_rng(2).random((1, 4, 4))
     np.save(tmp_path / "double.npy", image)
@@ -134,7 +148,7 @@ BAD_FILES = {
     "nan.npy": (lambda p: np.save(p, np.full((1, 2, 2), np.nan)), r"expected finite numbers, got 4"),
     "two.npz": (
         lambda p: np.savez(p, a=np.zeros((1, 2, 2)), b=np.zeros((1, 2, 2))),
-        r"expected one array, or one named 'images' or 'IMAGES', got a, b",
+        r"expected one array of numbers, or one named 'images' or 'IMAGES', got a, b",
     ),
     "story.txt": (lambda p: p.write_text("words"), r"expected a folder or a file that ends in .* got '.txt'"),
 }
@@ -219,6 +233,19 @@ def test_kodak_with_another_digest(empty_cache, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((512, 768, 3), np.uint8)).save(tmp_path / "kodak/kodim01.png")
     with pytest.raises(ValueError, match=r"kodim01\.png: expected .*SHA-256 a56e27cb.*, got [0-9a-f]{64}"):
         kodak_images()
+
+
+def test_kodak_is_downloaded_by_its_digest(empty_cache, monkeypatch):
+    wanted = []
+
+    def refuse(url, known_hash, fname, path):
+        wanted.append((url.rsplit("/", 1)[1], known_hash, fname, path.name))
+        raise ConnectionRefusedError("no network here")
+
+    monkeypatch.setattr(pooch, "retrieve", refuse)
+    with pytest.raises(ConnectionError):
+        kodak_images()
+    assert wanted == [("kodim01.png", sets.KODAK_SHA256["kodim01.png"], "kodim01.png", "kodak")]
 
 
 @pytest.mark.skipif(not (DATA / "olshausen_whitened_images.npz").is_file(), reason="needs the 1996 images")

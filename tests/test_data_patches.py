@@ -83,6 +83,13 @@ def test_double_precision(x64):
     np.testing.assert_allclose(patches.var(axis=1), 1, rtol=1e-13)
 
 
+def test_settings_in_double_precision_leave_single_precision_single(x64):
+    images = np.random.default_rng(0).random((2, 9, 9), np.float32)
+    sampler = PatchSampler(images, 4, 5, preprocess="variance", floor=np.float64(0.01))
+    patches = sampler(jax.random.key(0))
+    assert patches.dtype == normalize_variance(patches, np.float64(0.01)).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("stride", [None, 1, 3])
 def test_grid_patches_in_order(stride):
     step = 4 if stride is None else stride

@@ -91,6 +91,13 @@ def test_rescaled_variance():
     np.testing.assert_allclose(scaled / images, (scaled / images)[0, 0, 0], rtol=1e-5)
 
 
+def test_settings_in_double_precision_leave_single_precision_single(x64):
+    images = np.random.default_rng(0).random((5, 4, 4)).astype(np.float32)
+    assert rescale_variance(images, np.float64(0.1)).dtype == jnp.float32
+    whitening = fit_whitening(images.reshape(-1, 4), epsilon=np.float64(0.1))
+    assert {leaf.dtype for leaf in jax.tree.leaves(whitening)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.fixture(scope="module")
 def patches():
     return remove_patch_mean(grid_patches(natural_images()[:4], 8))
@@ -175,6 +182,11 @@ def test_messages(untyped):
         ({"kind": "cholesky"}, r"kind: expected one of .* got 'cholesky'"),
         ({"epsilon": -1.0}, r"epsilon: expected a number ≥ 0, got -1.0"),
         ({"n_components": 0}, r"n_components: expected a whole number ≥ 1, got 0"),
+        ({"patches": np.ones((4, 3))}, r"patches: expected patches that vary"),
+        (
+            {"patches": np.eye(4, 3) - np.eye(4, 3).mean(axis=1, keepdims=True), "epsilon": 0.0},
+            r"epsilon: expected a number > 0 for patches without variance in 1 of 3 directions, got 0.0",
+        ),
         ({"n_components": 4}, r"n_components: expected at most 3 features, got 4"),
     ],
 )

@@ -31,9 +31,10 @@ def load_images(
       0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, on the values as stored), upright as the camera noted it;
     - ``.npy``: (images, rows, columns), or (rows, columns) for one image; floating-point values as they
       are, 8-bit unsigned integers divided by 255;
-    - ``.npz``: the same, from its only array, or from the one named ``images``;
-    - ``.mat``: (rows, columns, images) or (rows, columns), from the variable ``IMAGES`` or ``IMAGESr``, or
-      from the only array of numbers there is. An ``.npz`` entry of either name has this layout too.
+    - ``.npz``: the same, from its only array of numbers, or from the one named ``images``;
+    - ``.mat``: (rows, columns, images) or (rows, columns), from the variable ``images``, ``IMAGES`` or
+      ``IMAGESr``, or from the only array of numbers there is; an ``.npz`` entry of either of the last two
+      names has this layout too.
 
     Nothing is unpickled. Values that come as float64 stay so only where JAX has double precision on.
 
@@ -153,10 +154,13 @@ def _choose(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]
     for name in ("images", *_MATLAB_NAMES):
         if name in arrays:
             return name, arrays[name]
-    if len(arrays) != 1:
-        names = ", ".join(arrays) or "none"
-        raise ValueError(f"{path}: expected one array, or one named 'images' or 'IMAGES', got {names}.")
-    return next(iter(arrays.items()))
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biufc"}
+    if len(numbers) != 1:
+        names = ", ".join(numbers or arrays) or "none"
+        raise ValueError(
+            f"{path}: expected one array of numbers, or one named 'images' or 'IMAGES', got {names}."
+        )
+    return next(iter(numbers.items()))
 
 
 def _as_images(path: Path, array: np.ndarray, *, images_last: bool) -> np.ndarray:
@@ -174,6 +178,9 @@ def _as_images(path: Path, array: np.ndarray, *, images_last: bool) -> np.ndarra
     if not np.all(np.isfinite(array)):
         count = int(np.sum(~np.isfinite(array)))
         raise ValueError(f"{path}: expected finite numbers, got {count} that are NaN or infinite.")
+    # JAX takes neither foreign byte order nor extended precision.
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+    array = array.astype(dtype, copy=False)
     if array.ndim == 2:
         return array[None]
     return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if images_last else array

@@ -34,6 +34,8 @@ Images = (
 Patches = Float[Array, "patches features"] | Float[np.ndarray, "patches features"]
 Preprocess = Literal["none", "mean", "variance"]
 
+_ARRAY = (jax.Array, np.ndarray)
+
 
 class PatchSampler(eqx.Module):
     """Draw batches of random patches out of whole images, on the device.
@@ -103,7 +105,7 @@ class PatchSampler(eqx.Module):
         self.patch_size = patch_size
         self.batch_size = batch_size
         self.preprocess = preprocess
-        self.floor = floor
+        self.floor = float(floor)
 
     def __call__(self, key: PRNGKey) -> Float[Array, "batch features"]:
         """Return ``batch_size`` random patches as rows of ``patch_size²`` features."""
@@ -250,6 +252,7 @@ def normalize_variance(patches: Patches, floor: float = 1e-2) -> Float[Array, "p
     """
     check_nonnegative("floor", floor)
     centred = remove_patch_mean(patches)
+    floor = jnp.asarray(floor, centred.dtype)
     return centred / jnp.sqrt(jnp.maximum(jnp.mean(centred**2, axis=1, keepdims=True), floor**2))
 
 
@@ -264,12 +267,12 @@ def _check_patches(patches) -> None:
 
 def _check_images(images, patch_size: int) -> list[tuple[int, int]]:
     check_at_least("patch_size", patch_size, 1)
-    if hasattr(images, "ndim"):
+    if isinstance(images, _ARRAY):
         check_rank("images", images, "images rows columns")
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none.")
-    for number, image in enumerate([images] if hasattr(images, "ndim") else images):
-        name = "images" if hasattr(images, "ndim") else f"images[{number}]"
+    for number, image in enumerate([images] if isinstance(images, _ARRAY) else images):
+        name = "images" if isinstance(images, _ARRAY) else f"images[{number}]"
         check_rank(name, image, "images rows columns" if name == "images" else "rows columns")
         check_real(name, image)
         check_finite(name, image)
@@ -282,7 +285,7 @@ def _check_images(images, patch_size: int) -> list[tuple[int, int]]:
 
 
 def _stack(images, shapes: list[tuple[int, int]]) -> Float[Array, "images rows columns"]:
-    if hasattr(images, "ndim"):
+    if isinstance(images, _ARRAY):
         return jnp.asarray(images)
     rows, columns = (max(sizes) for sizes in zip(*shapes, strict=True))
     padded = [

@@ -105,7 +105,7 @@ def kodak_images(
 
 
 def _kodak_file(name: str, digest: str) -> Path:
-    path = _find((f"kodak/{name}",)) or _download(_KODAK_URL + name, f"kodak/{name}")
+    path = _find((f"kodak/{name}",)) or _download(_KODAK_URL + name, f"kodak/{name}", digest)
     came = hashlib.sha256(path.read_bytes()).hexdigest()
     if came != digest:
         raise ValueError(
@@ -126,10 +126,11 @@ def _cache() -> Path:
     return Path(pooch.os_cache("neurojax"))
 
 
-def _download(url: str, name: str) -> Path:
+def _download(url: str, name: str, digest: str | None = None) -> Path:
+    """Return the path of a file fetched into the cache, where one with another digest is not kept."""
     target = _cache() / name
     try:
-        return Path(pooch.retrieve(url, known_hash=None, fname=target.name, path=target.parent))
+        return Path(pooch.retrieve(url, known_hash=digest, fname=target.name, path=target.parent))
     except OSError as error:
         raise ConnectionError(
             f"{target.name}: not found in NEUROJAX_DATA ({os.environ.get('NEUROJAX_DATA') or 'unset'}) or in "

@@ -125,7 +125,7 @@ def rescale_variance(images: Image, variance: float = 0.1) -> Float[Array, "*ima
     present = jnp.mean(jnp.var(images, axis=(-2, -1)))
     if is_concrete(present) and not present > 0:
         raise ValueError(f"images: expected a mean variance above 0, got {present}.")
-    return images * jnp.sqrt(variance / present)
+    return images * jnp.sqrt(jnp.asarray(variance, images.dtype) / present)
 
 
 class Whitening(eqx.Module):
@@ -181,8 +181,9 @@ def fit_whitening(
         most √(1 + 1/epsilon).
 
     Raises:
-        ValueError: for patches of another rank, fewer than two, not real or not finite, and for settings out
-            of range.
+        ValueError: for patches of another rank, fewer than two, not real or not finite, for settings out
+            of range, and (where values are known) for patches that do not vary at all, or not in every
+            direction kept where epsilon is 0.
 
     Reference: Bell, Sejnowski (1997), The "independent components" of natural scenes are edge filters, Vision
     Research 37, 3327-3338 (ZCA).
@@ -201,7 +202,8 @@ def fit_whitening(
     values, vectors = jnp.linalg.eigh(covariance)
     values, vectors = values[::-1][:n_components], vectors[:, ::-1][:, :n_components]
     # Rounding leaves the eigenvalues of empty directions slightly off zero, on either side.
-    deviations = jnp.sqrt(jnp.maximum(values, 0) + epsilon * values[0])
+    _check_variance(values, epsilon)
+    deviations = jnp.sqrt(jnp.maximum(values, 0) + jnp.asarray(epsilon, values.dtype) * values[0])
     matrix, inverse = vectors / deviations, deviations[:, None] * vectors.T
     if kind == "zca":
         matrix = jnp.matmul(matrix, vectors.T, precision="highest")
@@ -224,6 +226,19 @@ def _check_fit(patches, kind, epsilon, n_components) -> Float[Array, "patches fe
         if n_components > n_features:
             raise ValueError(f"n_components: expected at most {n_features} features, got {n_components}.")
     return jnp.asarray(patches)
+
+
+def _check_variance(values, epsilon) -> None:
+    if not (is_concrete(values) and is_concrete(epsilon)):
+        return
+    if not values[0] > 0:
+        raise ValueError("patches: expected patches that vary, got the same patch throughout.")
+    n_empty = int(np.sum(np.asarray(values) <= values.size * jnp.finfo(values.dtype).eps * float(values[0])))
+    if epsilon == 0 and n_empty:
+        raise ValueError(
+            f"epsilon: expected a number > 0 for patches without variance in {n_empty} of {values.size} "
+            f"directions, got {epsilon}."
+        )
 
 
 def _check_image(images, cutoff) -> Float[Array, "*images rows columns"]:
