@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 
 from neurojax import plotting
@@ -181,6 +182,8 @@ def test_code_histogram_holds_the_share_that_is_not_zero(ax):
     density, edges, _ = ax.patches[0].get_data()
     assert np.sum(density * np.diff(edges)) == pytest.approx(np.mean(CODES != 0))
     assert edges[0] == -edges[-1] and ax.get_yscale() == "log"
+    points, bell = ax.lines[0].get_data()
+    np.testing.assert_allclose(bell, scipy.stats.norm.pdf(points, 0, np.sqrt(np.mean(CODES**2))))
     assert f"{100 * np.mean(CODES == 0):.1f} % are zero" in [text.get_text() for text in ax.texts]
 
 
@@ -267,6 +270,7 @@ def test_network_diagram_abridges_large_layers(ax, number, nodes, dots):
         ),
         ("history", (np.arange(3), np.arange(3)), {"smoothing": 0}, "smoothing: expected a whole number ≥ 1"),
         ("lca_trajectories", (TIMES, np.zeros((4, 2))), {}, "values: expected 5 rows, one for each time"),
+        ("lca_trajectories", (TIMES[:0], np.zeros((0, 2))), {}, "time: expected at least one time, got none"),
         ("network_diagram", (0, 3), {}, "n_inputs: expected a whole number ≥ 1, got 0"),
         ("orientation_frequency", (np.zeros(3), np.zeros(2)), {}, "frequency: expected 3 numbers"),
         ("gabor_shapes", (np.zeros(3), np.zeros(2)), {}, "n_y: expected 3 numbers"),

@@ -86,10 +86,11 @@ def code_stem(
 def code_histogram(
     codes: Num[AnyArray, "samples units"], ax: Axes | None = None, *, n_bins: int = 101
 ) -> Axes:
-    """Draw the distribution of coefficients on a logarithmic axis, beside a Gaussian of equal variance.
+    """Draw the distribution of coefficients on a logarithmic axis, beside a Gaussian around 0.
 
-    The density is that of all coefficients; exact zeros are left out of the bars, their share is written
-    on the picture. Bars are symmetric about 0.
+    The Gaussian has mean 0 and the mean square of the coefficients, zeros included (their variance, where
+    signs are balanced). The density is that of all coefficients; exact zeros are left out of the bars,
+    their share is written on the picture. Bars are symmetric about 0.
 
     Args:
         codes: one code a row.
@@ -115,7 +116,7 @@ def code_histogram(
     if spread > 0:
         points = np.linspace(-limit, limit, 401)
         bell = np.exp(-(points**2) / (2 * spread**2)) / (spread * np.sqrt(2 * np.pi))
-        ax.plot(points, bell, color=INK, lw=1.2, ls="--", label="Gaussian of equal variance")
+        ax.plot(points, bell, color=INK, lw=1.2, ls="--", label="Gaussian of equal mean square")
         floor = 0.5 * density[density > 0].min()
         ax.set_ylim(floor, 3 * max(density.max(), bell.max()))
         ax.legend(frameon=False, loc="upper right")

@@ -142,11 +142,13 @@ def lca_trajectories(
         The Axes.
 
     Raises:
-        ValueError: for values that are not one row for each time.
+        ValueError: for values that are not one row for each time, and for no times.
     """
     check_rank("values", values, "times units")
     times, traces = np.asarray(time), np.asarray(values)
     check_size("values", traces, 0, len(times), "rows, one for each time,")
+    if len(times) == 0:
+        raise ValueError("time: expected at least one time, got none.")
     ax = new_axes(ax, (7, 4))
     last = np.abs(traces[-1])
     is_active = last > (0 if threshold is None else threshold)
