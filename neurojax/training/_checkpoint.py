@@ -82,7 +82,12 @@ def _digest(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
 def _encode_position(position: Any) -> Any:
     if isinstance(position, bytes):
         return {"bytes": base64.b64encode(position).decode()}
-    return {"json": position}
+    try:
+        return {"json": json.loads(json.dumps(position))}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"data: expected a get_state that returns bytes or what JSON can hold, got {position!r:.80}."
+        ) from error
 
 
 def _decode_position(stored: Any) -> Any:

@@ -86,7 +86,7 @@ def _block_end(plan: Plan, step: int) -> int:
     periods = [plan.steps_per_block]
     periods += [plan.evaluate.every] if plan.evaluate is not None else []
     periods += [plan.checkpoint.every] if plan.checkpoint is not None else []
-    return min(plan.n_steps, *(step - step % period + period for period in periods))
+    return int(min(plan.n_steps, *(step - step % period + period for period in periods)))
 
 
 def _last_checkpoint(store: CheckpointStore | None) -> str | None:
