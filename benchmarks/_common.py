@@ -1,17 +1,19 @@
-"""What the benchmarks share: the data, learned dictionaries, the exact certificate, interleaved timing, tables."""
+"""What the benchmarks share: data, dictionaries, the exact certificate, interleaved timing, tables."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 from neurojax import data, training
 from neurojax.penalties import L1
@@ -68,7 +70,7 @@ def certify(atoms: np.ndarray, xs: np.ndarray, codes: np.ndarray, strength: floa
     return float(np.max(gap / (0.5 * np.sum(xs**2, axis=1)))), float(objective.mean())
 
 
-def interleaved_medians(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def interleaved_medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Time each contender ``repeats`` times, turn by turn; return median seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
@@ -99,9 +101,23 @@ def print_table(rows: list[dict[str, object]]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
-def save_results(name: str, rows: list[dict[str, object]], setting: dict[str, object]) -> Path:
-    """Write the table as JSON under ``benchmarks/results``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save_results(
+    folder: Path, name: str, rows: list[dict[str, object]], setting: dict[str, object], figure: Figure
+) -> None:
+    """Write the table as JSON, and the picture, and say where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"setting": setting, "machine": machine(), "rows": rows}, indent=2) + "\n")
-    return path
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    print(f"written: {path.name}, {path.with_suffix('.png').name} in {folder}")
+
+
+def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every benchmark has."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--repeats", type=int, default=repeats, help="runs of each contender, turn by turn")
+    result.add_argument("--quick", action="store_true", help="a short setting that shows that it works")
+    result.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the picture")
+    return result

@@ -1,23 +1,23 @@
 """How long do certified codes of 1000 patches take, against scikit-learn, SPAMS and JAXopt?
 
-Whitened 16 × 16 patches, 100, 512 and 1024 learned atoms, ½‖x − z @ atoms‖² + 0.5‖z‖₁. Everyone codes the same
-patches; codes are certified afterwards in float64, and a contender whose worst relative duality gap is above 1e-4
-is marked. Peers that are not installed are shown as absent.
+Whitened 16 × 16 patches, 100, 512 and 1024 learned atoms, ½‖x − z @ atoms‖² + 0.5‖z‖₁. Everyone codes the
+same patches; codes are certified afterwards in float64, and a contender whose worst relative duality gap is
+above 1e-4 is marked. Peers that are not installed are shown as absent.
 
     python benchmarks/inference_speed.py [--n-atoms 100 512 1024] [--repeats 5] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import _common as common
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from neurojax.penalties import L1
 from neurojax.sparse_coding import FISTA, Dictionary, encode
@@ -28,7 +28,9 @@ TOL = 1e-4
 def library(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarray]:
     """``jax.vmap(encode)`` with FISTA, float32."""
     batch = jnp.asarray(xs)
-    run = jax.jit(jax.vmap(lambda x: encode(dictionary, x, L1(common.STRENGTH), solver=FISTA(), tol=TOL).value))
+    run = jax.jit(
+        jax.vmap(lambda x: encode(dictionary, x, L1(common.STRENGTH), solver=FISTA(), tol=TOL).value)
+    )
     return lambda: np.asarray(run(batch))
 
 
@@ -40,8 +42,16 @@ def scikit_learn(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndar
     gram, covariance = atoms @ atoms.T, atoms @ xs.T
 
     def run() -> np.ndarray:
-        return sparse_encode(xs, atoms, gram=gram, cov=covariance, algorithm="lasso_cd", alpha=common.STRENGTH,
-                             max_iter=5000, check_input=False)  # fmt: skip
+        return sparse_encode(
+            xs,
+            atoms,
+            gram=gram,
+            cov=covariance,
+            algorithm="lasso_cd",
+            alpha=common.STRENGTH,
+            max_iter=5000,
+            check_input=False,
+        )
 
     return run
 
@@ -54,9 +64,10 @@ def spams_lars(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarra
     data = np.asfortranarray(np.asarray(xs, np.float64).T)
 
     def run() -> np.ndarray:
-        return spams.lasso(data, D=atoms, lambda1=common.STRENGTH, mode=2, numThreads=2, return_reg_path=False)
+        codes: Any = spams.lasso(data, D=atoms, lambda1=common.STRENGTH, mode=2, numThreads=2)
+        return codes.toarray().T
 
-    return lambda: run().toarray().T
+    return run
 
 
 def jaxopt_vmapped(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarray]:
@@ -93,7 +104,10 @@ def compare(dictionary: Dictionary, xs: np.ndarray, repeats: int) -> list[dict[s
             rows.append({"contender": f"{name} (absent)"})
             continue
         runs[name] = make(dictionary, xs)
-    checks = {name: common.certify(dictionary.atoms, xs, run(), common.STRENGTH) for name, run in runs.items()}
+    checks = {
+        name: common.certify(np.asarray(dictionary.atoms), xs, run(), common.STRENGTH)
+        for name, run in runs.items()
+    }
     objectives = [objective for _, objective in checks.values()]
     if not np.allclose(objectives, objectives[0], rtol=1e-3):
         raise SystemExit(f"The answers differ: {checks}")
@@ -108,10 +122,8 @@ def compare(dictionary: Dictionary, xs: np.ndarray, repeats: int) -> list[dict[s
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, repeats=5)
     parser.add_argument("--n-atoms", type=int, nargs="+", default=[100, 512, 1024])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="100 atoms, 100 patches, once")
     arguments = parser.parse_args()
     sizes, repeats, n_patches = arguments.n_atoms, arguments.repeats, 1000
     if arguments.quick:
@@ -128,12 +140,12 @@ def main() -> None:
         rows = [row for row in compare(dictionary, xs, repeats) if "ms" in row or print(row)]
         common.print_table(rows)
         table += rows
-    print(common.save_results("inference_speed", table, setting))
-    _plot(table, sizes)
+    common.save_results(arguments.results, "inference_speed", table, setting, _plot(table, sizes))
 
 
-def _plot(table: list[dict[str, object]], sizes: list[int]) -> None:
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+def _plot(table: list[dict[str, object]], sizes: list[int]) -> Figure:
+    figure = Figure((6, 4), layout="constrained")
+    axes = figure.subplots()
     for name in CONTENDERS:
         points = [(row["atoms"], row["ms"]) for row in table if row["contender"] == name]
         if points:
@@ -141,7 +153,7 @@ def _plot(table: list[dict[str, object]], sizes: list[int]) -> None:
     axes.set(xscale="log", yscale="log", xlabel="atoms", ylabel="time for the patches (ms)", xticks=sizes)
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.legend(frameon=False)
-    figure.savefig(common.RESULTS / "inference_speed.png", dpi=150)
+    return figure
 
 
 if __name__ == "__main__":

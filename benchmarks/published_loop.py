@@ -44,7 +44,9 @@ class Run:
         return float(np.mean(self.errors[step - 100 : step - 1]))
 
 
-def random_sequence(images: np.ndarray, settings: Settings, seed: int = 0) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+def random_sequence(
+    images: np.ndarray, settings: Settings, seed: int = 0
+) -> tuple[np.ndarray, Iterator[np.ndarray]]:
     """Return the start dictionary and the batches that seed 0 gave (``images``: image, row, column)."""
     rng = np.random.RandomState(seed)
     p, n = settings.patch_size, settings.batch_size

@@ -4,9 +4,9 @@ Shapes and dtypes are known while JAX traces, values often are not: a value chec
 runs only on concrete numbers and stays silent on tracers.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 __all__ = [
     "check_at_least",
@@ -15,6 +15,7 @@ __all__ = [
     "check_positive",
     "check_rank",
     "check_real",
+    "check_shape",
     "check_size",
     "is_concrete",
 ]
@@ -22,7 +23,7 @@ __all__ = [
 
 def is_concrete(value) -> bool:
     """Return whether the values (not only the shape) of ``value`` are known now."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def check_rank(name: str, value, axes: str) -> None:
@@ -68,3 +69,9 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name}: expected a whole number ≥ {least}, got {value!r}.")
+
+
+def check_shape(name: str, value, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise ``ValueError`` unless ``value`` has ``shape``; ``meaning`` says what fixes it."""
+    if np.shape(value) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, {meaning}, got shape {np.shape(value)}.")

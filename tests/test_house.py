@@ -68,8 +68,9 @@ def test_the_layering_test_sees_relative_and_absolute_imports():
 
 
 def public_modules():
-    names = [f"neurojax.{m.name}" for m in pkgutil.iter_modules(neurojax.__path__) if not m.name.startswith("_")]
-    return [importlib.import_module(name) for name in names if name != "neurojax.cli"]
+    names = [m.name for m in pkgutil.iter_modules(neurojax.__path__)]
+    public = [name for name in names if not name.startswith("_") and name != "cli"]
+    return [importlib.import_module(f"neurojax.{name}") for name in public]
 
 
 def test_every_public_name_has_one_public_path_and_a_docstring():

@@ -1,0 +1,55 @@
+"""The command line: ``neurojax COMMAND [flags]``, a file a command."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "sparse-coding": ("_sparse_coding", "learn a dictionary of receptive fields from natural images")
+}
+
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after ``neurojax``; ``None`` takes those of the process.
+
+    Returns:
+        The exit status: 0, 1 for a run that broke, 2 for arguments that cannot work, 130 if interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    name, *rest = words
+    if name == "--version":
+        from .. import __version__
+
+        print(f"neurojax {__version__}")
+        return 0
+    if name not in _COMMANDS:
+        print(f"neurojax: command: expected one of {', '.join(_COMMANDS)}, got {name!r}.", file=sys.stderr)
+        return 2
+    # Imported when asked for, so that --help does not wait for JAX.
+    command = importlib.import_module(f".{_COMMANDS[name][0]}", __name__)
+    try:
+        command.main(rest)
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        print(f"neurojax {name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | OSError) else 1
+    except KeyboardInterrupt:
+        print(f"\nneurojax {name}: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _usage() -> str:
+    lines = [f"  {name:<16}{purpose}" for name, (_, purpose) in _COMMANDS.items()]
+    return "\n".join(
+        ["usage: neurojax COMMAND [flags]", "", *lines, "", "neurojax COMMAND --help lists its flags."]
+    )

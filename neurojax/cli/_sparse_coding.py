@@ -1,0 +1,168 @@
+"""``neurojax sparse-coding``: learn a dictionary from natural images, and show what was learned."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import data, receptive_fields, training
+from .._checks import check_at_least
+from ..convergence import Solution, Status
+from ..runs import RunFolder, create_run, plain_settings, save
+from ..sparse_coding import (
+    AtomUsage,
+    Dictionary,
+    DictionaryUpkeep,
+    SparseCodingObjective,
+    encode_batch,
+    energy,
+    random_dictionary,
+)
+from ._settings import parse, resumed
+from ._sparse_coding_pictures import draw
+from ._sparse_coding_settings import Settings, make_optimizer, make_penalty, make_solver, read_images
+
+__all__ = ["main"]
+
+_CERTIFIED = ("l1", "nonnegative-l1", "elastic-net")
+# What a resumed run may change: how far it goes, and where and how it is shown.
+_MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name", "output.progress")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Learn, certify, draw, and print a summary."""
+    start = time.perf_counter()
+    settings, run = parse(Settings, "sparse-coding", arguments)
+    _check_counts(settings)
+    seen, held_out = _hold_out(read_images(settings.data), settings.model.patch_size)
+    sampler = _sampler(seen, settings, settings.learning.batch_size)
+    patches = _sampler(held_out, settings, settings.learning.n_evaluation)(
+        jax.random.key(settings.learning.seed + 1)
+    )
+    objective, optimizer = _make_objective(settings), make_optimizer(settings.learning)
+    model_key, fit_key = jax.random.split(jax.random.key(settings.learning.seed))
+    dictionary = random_dictionary(model_key, settings.model.n_atoms, settings.model.patch_size**2)
+    # Settings that cannot work together are told before a folder is made.
+    eqx.filter_eval_shape(objective, dictionary, None, patches, fit_key)
+    if run is None:
+        run = create_run(settings.output.runs, settings.output.name, settings)
+    else:
+        resumed(run, settings, may_change=_MAY_CHANGE)
+    print(f"run folder: {run.path}", flush=True)
+
+    result = _learn(settings, run, dictionary, objective, optimizer, sampler, patches, fit_key)
+    solution = _encode(settings, result.model, patches)
+    patch_shape = (settings.model.patch_size, settings.model.patch_size)
+    fits = receptive_fields.fit_gabor_batch(result.model.atoms, patch_shape)
+    save(run.path / "dictionary.npz", result.model)
+    draw(run, result, patches, np.asarray(solution.value), fits, settings)
+    print(_summary(settings, run, result.model, patches, solution, fits, time.perf_counter() - start))
+
+
+def _check_counts(settings: Settings) -> None:
+    """Check what would otherwise be found out only by ``fit``, after a folder was made."""
+    learning = settings.learning
+    for name in ("n_steps", "evaluate_every", "checkpoint_every", "patience"):
+        count = getattr(learning, name)
+        if count is not None:
+            check_at_least(name, count, 1)
+
+
+def _hold_out(images, patch_size: int) -> tuple[list, list]:
+    """Split off the bottom eighth of every image, or a patch's height if that is more."""
+    seen, held_out = [], []
+    for image in images:
+        n_rows = max(image.shape[0] // 8, patch_size)
+        if image.shape[0] < n_rows + patch_size or image.shape[1] < patch_size:
+            raise ValueError(
+                f"patch_size: expected at most half the height and the width of each image, "
+                f"got {patch_size} for an image of shape {tuple(image.shape)}."
+            )
+        seen.append(image[:-n_rows])
+        held_out.append(image[-n_rows:])
+    return seen, held_out
+
+
+def _sampler(images, settings: Settings, batch_size: int) -> data.PatchSampler:
+    return data.PatchSampler(
+        images, settings.model.patch_size, batch_size, preprocess=settings.data.preprocess
+    )
+
+
+def _make_objective(settings: Settings) -> SparseCodingObjective:
+    return SparseCodingObjective(
+        make_penalty(settings.penalty),
+        make_solver(settings.inference),
+        tol=settings.inference.tol,
+        max_steps=settings.inference.max_inference_steps,
+        steps_per_check=settings.inference.steps_per_check,
+    )
+
+
+def _learn(settings: Settings, run: RunFolder, dictionary, objective, optimizer, sampler, held_out, key):
+    learning = settings.learning
+    evaluate = eqx.filter_jit(lambda model, patches: objective(model, None, patches, key))
+
+    def evaluation(model: Dictionary, state: Any, key: Any) -> dict[str, jax.Array]:
+        loss, (_, metrics) = evaluate(model, held_out)
+        return {"loss": loss, **metrics}
+
+    decisive = {name: value for name, value in plain_settings(settings).items() if name != "output"}
+    return training.fit(
+        dictionary,
+        objective,
+        sampler,
+        optimizer=optimizer,
+        n_steps=learning.n_steps,
+        key=key,
+        state=None if learning.replace_after is None else AtomUsage.init(dictionary),
+        after_update=DictionaryUpkeep(objective, optimizer, learning.replace_after),
+        evaluate=training.Evaluation(
+            evaluation, learning.evaluate_every, learning.patience, keep_best=learning.patience is not None
+        ),
+        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive),
+        progress=settings.output.progress,
+    )
+
+
+def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array) -> Solution:
+    """Encode the held-out patches, to the full precision of the dtype where a certificate can be had."""
+    inference = settings.inference
+    return encode_batch(
+        dictionary,
+        patches,
+        make_penalty(settings.penalty),
+        solver=make_solver(inference),
+        tol=inference.final_tol,
+        max_steps=10 * inference.max_inference_steps,
+        steps_per_check=inference.steps_per_check,
+    )
+
+
+def _summary(settings: Settings, run, dictionary, patches, solution: Solution, fits, seconds: float) -> str:
+    codes = solution.value
+    error = patches - dictionary.reconstruct(codes)
+    explained = 1 - jnp.sum(error**2) / jnp.sum(patches**2)
+    n_active = jnp.mean(jnp.sum(codes != 0, axis=1))
+    is_certified = settings.penalty.penalty in _CERTIFIED and settings.penalty.strength > 0
+    measure = "worst relative duality gap" if is_certified else "largest relative movement"
+    n_converged = int(jnp.sum(solution.status == Status.converged))
+    lines = {
+        "explained variance": f"{float(explained):.1%} of {len(patches)} held-out patches",
+        "mean active units": f"{float(n_active):.1f} of {dictionary.n_atoms}",
+        measure: f"{float(jnp.max(solution.residual)):.1e} ({n_converged} of {len(patches)} converged)",
+        "Gabor-like atoms": f"{receptive_fields.gabor_share(fits):.0%} with R² ≥ 0.7, "
+        f"median R² {float(jnp.median(fits.r_squared)):.2f}",
+        "time": f"{seconds:.1f} s",
+        "run folder": str(run.path),
+    }
+    if settings.penalty.penalty != "log":
+        penalty = make_penalty(settings.penalty)
+        energies = jax.vmap(energy, (None, 0, 0, None))(dictionary, patches, codes, penalty)
+        lines = {"mean energy": f"{float(jnp.mean(energies)):.4f}", **lines}
+    width = max(map(len, lines))
+    return "\n".join(f"{name:>{width}}  {value}" for name, value in lines.items())
