@@ -15,7 +15,7 @@ from neurojax.decomposition import fast_ica, pca
 @pytest.fixture(scope="module")
 def patches():
     images = natural_images()
-    return np.asarray(remove_patch_mean(random_patches(images, jax.random.key(0), 4000, 8)))
+    return np.asarray(remove_patch_mean(random_patches(images, jax.random.key(0), 2000, 6)))
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_pca_agrees_with_sklearn(x64, patches, n_components):
 
 
 def test_pca_in_single_precision(patches):
-    ours = pca(patches, 30)
-    theirs = SklearnPCA(30, svd_solver="full").fit(patches.astype(float))
+    ours = pca(patches, 20)
+    theirs = SklearnPCA(20, svd_solver="full").fit(patches.astype(float))
     np.testing.assert_allclose(ours.explained_variance, theirs.explained_variance_, rtol=2e-5)
-    np.testing.assert_allclose(ours.components @ ours.components.T, np.eye(30), atol=2e-6)
+    np.testing.assert_allclose(ours.components @ ours.components.T, np.eye(20), atol=2e-6)
 
 
 def test_pca_signs_and_reconstruction(patches):
@@ -106,11 +106,10 @@ def test_ica_finds_the_sources(x64, mixture, nonlinearity):
     np.testing.assert_allclose(
         _matched(ours.mixing.T, theirs.mixing_.T), theirs.mixing_.T, rtol=1e-6, atol=1e-6
     )
+    _assert_consistent(ours, xs)
 
 
-def test_ica_is_consistent_within_itself(x64, mixture):
-    _, xs = mixture
-    ica = fast_ica(xs, jax.random.key(3), n_components=5)
+def _assert_consistent(ica, xs):
     sources = ica.unmix(xs)
     np.testing.assert_allclose(sources.T @ sources / len(xs), np.eye(5), atol=1e-10)
     np.testing.assert_allclose(ica.mix(sources), xs, atol=1e-10)
@@ -125,10 +124,10 @@ def test_ica_of_patches_agrees_with_sklearn(x64, patches, nonlinearity):
     """Both rotate the same white data from the same start."""
     patches = patches.astype(float)
     key = jax.random.key(0)
-    ours = fast_ica(patches, key, n_components=12, nonlinearity=nonlinearity, tol=1e-10, max_steps=1000)
+    ours = fast_ica(patches, key, n_components=8, nonlinearity=nonlinearity, tol=1e-10, max_steps=1000)
     assert ours.status == Status.converged
     white = (patches - ours.mean) @ ours.whitening.T
-    start = np.asarray(jax.random.normal(key, (12, 12), float))
+    start = np.asarray(jax.random.normal(key, (8, 8), float))
     settings = {"whiten": False, "fun": nonlinearity, "tol": 1e-10, "max_iter": 1000, "w_init": start}
     theirs = SklearnFastICA(algorithm="parallel", **settings).fit(np.asarray(white))
     assert abs(theirs.n_iter_ - int(ours.n_steps)) <= 5
@@ -137,15 +136,16 @@ def test_ica_of_patches_agrees_with_sklearn(x64, patches, nonlinearity):
 
 
 def test_ica_under_jit_in_single_precision(mixture):
-    _, xs = mixture
+    sources, xs = mixture
     xs = jnp.asarray(xs, jnp.float32)
     run = jax.jit(lambda xs, key: fast_ica(xs, key, n_components=5))
     ica = run(xs, jax.random.key(0))
     assert ica.components.dtype == jnp.float32
     assert ica.status == Status.converged
     assert ica.residual <= 1e-5
-    eager = fast_ica(xs, jax.random.key(0), n_components=5)
-    np.testing.assert_allclose(_matched(ica.components, eager.components), eager.components, atol=1e-2)
+    assert ica.unmix(xs).dtype == jnp.float32
+    for one, other in zip(_matched(ica.unmix(xs).T, sources.T), sources.T, strict=True):
+        assert np.corrcoef(one, other)[0, 1] > 0.99
     broken = run(xs.at[3, 2].set(jnp.nan), jax.random.key(0))
     assert broken.status == Status.nonfinite
 
@@ -186,5 +186,5 @@ def test_bad_ica_settings_are_refused(untyped, patches):
     with pytest.raises(ValueError, match=r"max_steps: expected a whole number ≥ 1, got 0"):
         fast_ica(patches, key, n_components=3, max_steps=0)
     # Each patch has lost its mean, so one direction is empty.
-    with pytest.raises(ValueError, match=r"n_components: expected at most 63, .* got 64"):
+    with pytest.raises(ValueError, match=r"n_components: expected at most 35, .* got 36"):
         fast_ica(patches, key)

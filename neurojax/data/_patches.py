@@ -252,8 +252,8 @@ def normalize_variance(patches: Patches, floor: float = 1e-2) -> Float[Array, "p
     """
     check_nonnegative("floor", floor)
     centred = remove_patch_mean(patches)
-    floor = jnp.asarray(floor, centred.dtype)
-    return centred / jnp.sqrt(jnp.maximum(jnp.mean(centred**2, axis=1, keepdims=True), floor**2))
+    least = jnp.asarray(floor, centred.dtype) ** 2
+    return centred / jnp.sqrt(jnp.maximum(jnp.mean(centred**2, axis=1, keepdims=True), least))
 
 
 def _check_patches(patches) -> None:
