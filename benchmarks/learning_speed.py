@@ -2,7 +2,8 @@
 
 Both learn 100 atoms of 16 × 16 on the same whitened images, 500 steps of 250 patches, ΔΦ = 0.01 Σ error·code,
 atoms of unit length. The library's codes have a relative duality gap of at most 1e-3; those of the published
-loop stop by its own rule. Times include the library's compilation. Judged by ½‖x − z @ atoms‖² + 0.5‖z‖₁ of certified codes on held-out patches.
+loop stop by its own rule. Times include the library's compilation. Judged by the objective of certified codes
+of held-out patches, ½‖x − z @ atoms‖² + 0.5‖z‖₁.
 
     python benchmarks/learning_speed.py [--n-steps 500] [--repeats 3] [--quick]
 """

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_folder_and_a_resumed_one_is_the_uninterrupted_one(tmp_
     capsys.readouterr()
     assert main(["sparse-coding", "--resume", str(parts), "--n-atoms", "30", "--strength", "0.25"]) == 2
     message = capsys.readouterr().err
-    assert "n_atoms 20 → 30" in message and "strength 0.5 → 0.25" in message
+    assert "n_atoms 20 → 30" in message and "strength 0.3 → 0.25" in message
 
 
 def test_settings_survive_their_file():
@@ -114,7 +114,7 @@ def test_own_images_and_other_models(kind, tmp_path, capsys):
         (["--tol=0"], "tol: expected a number > 0, got 0"),
         (["--max-inference-steps=0"], "max_steps: expected a whole number ≥ 1, got 0"),
         (["--n-atoms=0"], "n_atoms: expected a whole number ≥ 1, got 0"),
-        (["--patch-size=400"], "patch_size: expected at most half the height"),
+        (["--patch-size=400"], "patch_size: expected at most the height and half the width"),
         (["--solver=gradient"], "Gradient: expected a smooth penalty"),
         (["--penalty=smooth-l1"], "FISTA: expected a penalty with a proximal operator"),
         (["--data=nowhere"], "nowhere"),

@@ -73,17 +73,17 @@ def _check_counts(settings: Settings) -> None:
 
 
 def _hold_out(images, patch_size: int) -> tuple[list, list]:
-    """Split off the bottom eighth of every image, or a patch's height if that is more."""
+    """Split off the right eighth of every image, or a patch's width if that is more."""
     seen, held_out = [], []
     for image in images:
-        n_rows = max(image.shape[0] // 8, patch_size)
-        if image.shape[0] < n_rows + patch_size or image.shape[1] < patch_size:
+        n_columns = max(image.shape[1] // 8, patch_size)
+        if image.shape[0] < patch_size or image.shape[1] < n_columns + patch_size:
             raise ValueError(
-                f"patch_size: expected at most half the height and the width of each image, "
+                f"patch_size: expected at most the height and half the width of each image, "
                 f"got {patch_size} for an image of shape {tuple(image.shape)}."
             )
-        seen.append(image[:-n_rows])
-        held_out.append(image[-n_rows:])
+        seen.append(image[:, :-n_columns])
+        held_out.append(image[:, -n_columns:])
     return seen, held_out
 
 

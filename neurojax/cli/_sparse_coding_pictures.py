@@ -50,11 +50,17 @@ def _gabor_fits(atoms, fits, side: int) -> Figure:
 def _loss(result: FitResult) -> Figure:
     figure = Figure((6, 4), layout="constrained")
     history = result.history
-    steps = np.arange(1, len(history) + 1)
     evaluation = None
     if len(history.evaluation_steps):
         evaluation = (history.evaluation_steps, history.evaluation["loss"])
-    plotting.history(steps, history["loss"], figure.subplots(), evaluation=evaluation, quantity="mean energy")
+    plotting.history(
+        np.arange(1, len(history) + 1),
+        history["loss"],
+        figure.subplots(),
+        evaluation=evaluation,
+        smoothing=max(len(history) // 20, 1),
+        quantity="mean energy",
+    )
     return figure
 
 
