@@ -1,12 +1,5 @@
-"""The training loop: closed forms, batches, bit-exact resume after SIGKILL, and each message."""
+"""The training loop: closed forms, batches, evaluation, and each message."""
 
-import contextlib
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -17,45 +10,15 @@ import killed_training
 import numpy as np
 import optax
 import pytest
-from orbax.checkpoint import CheckpointManager
+from training_runs import ROWS, Counting, n_rows, newest, same, simple, watch
 
-from neurojax.runs import RunFolder
 from neurojax.training import (
     AbstractGradientObjective,
     AbstractObjective,
     Checkpoint,
     Evaluation,
     NonFiniteLossError,
-    fit,
 )
-from neurojax.training._checkpoint import CheckpointStore
-
-KEY = jax.random.key(0)
-SGD = optax.sgd(0.1)
-ROWS = jnp.array([[1.0, 2.0], [3.0, 5.0], [8.0, -1.0], [0.0, 4.0]])
-
-
-class Distance(AbstractObjective):
-    """½ strength · mean squared distance of the rows from the model."""
-
-    strength: jax.Array
-
-    def __call__(self, model, state, batch, key):
-        return 0.5 * self.strength * jnp.mean(jnp.sum((batch - model) ** 2, -1)), (state, {})
-
-
-DISTANCE = Distance(jnp.array(1.0))
-
-
-def simple(model=None, objective=DISTANCE, data=ROWS, **settings):
-    model = jnp.zeros(2) if model is None else model
-    return fit(model, objective, data, **({"optimizer": SGD, "n_steps": 6, "key": KEY} | settings))
-
-
-def same(one, other):
-    assert len(one) == len(other)
-    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
-
 
 # Closed forms
 
@@ -172,11 +135,6 @@ def seen_rows(result):
     return np.asarray(result.state).reshape(-1)
 
 
-def watch(model, state, batch, key):
-    """Keep the rows of the last three batches in the state."""
-    return jnp.sum(model**2), (jnp.concatenate([state[1:], batch[None]]), {})
-
-
 def test_an_epoch_visits_every_row_once_in_an_order_of_its_own():
     data = np.arange(6.0, dtype=np.float32)
     epochs = []
@@ -224,50 +182,11 @@ def test_a_sampler_draws_on_the_device_with_a_new_key_each_step():
     np.testing.assert_array_equal(rows, again)
 
 
-class Counting:
-    """An iterator over rows 0, 1, 2, …, that knows its position."""
-
-    def __init__(self, end=10**6, as_bytes=False):
-        self.position, self.end, self.as_bytes = 0, end, as_bytes
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self.position >= self.end:
-            raise StopIteration
-        self.position += 1
-        return np.full(2, self.position - 1, np.float32)
-
-    def get_state(self):
-        return str(self.position).encode() if self.as_bytes else {"position": self.position}
-
-    def set_state(self, state):
-        self.position = int(state) if self.as_bytes else state["position"]
-
-
 def test_an_iterator_gives_its_batches_in_turn():
     result = simple(objective=watch, data=Counting(), state=jnp.zeros((3, 2)), n_steps=5, steps_per_block=2)
     np.testing.assert_array_equal(result.state[:, 0], [2, 3, 4])
     plain = simple(objective=watch, data=iter(Counting()), state=jnp.zeros((3, 2)), n_steps=5)
     np.testing.assert_array_equal(plain.state, result.state)
-
-
-@pytest.mark.parametrize("as_bytes", [False, True])
-def test_an_iterator_goes_on_from_its_position(tmp_path, as_bytes):
-    settings = {"objective": watch, "state": jnp.zeros((3, 2)), "checkpoint": Checkpoint(tmp_path, 2)}
-    simple(data=Counting(as_bytes=as_bytes), n_steps=4, **settings)
-    resumed = simple(data=Counting(as_bytes=as_bytes), n_steps=7, **settings)
-    np.testing.assert_array_equal(resumed.state[:, 0], [4, 5, 6])
-
-
-def test_a_position_that_cannot_be_stored_is_named(tmp_path):
-    class Odd(Counting):
-        def get_state(self):
-            return {"position": {self.position}}
-
-    with pytest.raises(ValueError, match=r"data: expected a get_state that returns bytes or what JSON"):
-        simple(data=Odd(), checkpoint=Checkpoint(tmp_path, 2))
 
 
 def test_an_iterator_that_ends_is_named():
@@ -313,270 +232,6 @@ def test_strengths_are_arguments_not_constants():
     # Checking the objective traces it once more; compiling it again would trace it twice.
     assert len(traces) <= compiled + 1
     np.testing.assert_allclose(second.history["loss"][0], 2 * first.history["loss"][0])
-
-
-# Resume
-
-
-@pytest.fixture(scope="module")
-def uninterrupted():
-    return killed_training.run(None)
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
-    with subprocess.Popen([sys.executable, killed_training.__file__, str(tmp_path)]) as process:
-        wait_for_a_checkpoint(tmp_path, process)
-        time.sleep(random.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert 0 < newest(tmp_path) < killed_training.N_STEPS
-    assert n_rows(tmp_path) <= newest(tmp_path)
-    assert same(*map(killed_training.numbers, (killed_training.run(tmp_path), uninterrupted)))
-    assert [row["step"] for row in rows_of(tmp_path)] == list(range(1, killed_training.N_STEPS + 1))
-
-
-def assert_begins(whole, result):
-    """Assert that every series of a shorter run is the beginning of the whole run's, bit for bit."""
-    for name, series in result.history.to_arrays().items():
-        assert len(series) > 0 and same([series], [whole.history.to_arrays()[name][: len(series)]])
-
-
-class Died(BaseException):
-    """What stands for the process's end."""
-
-
-def die(*arguments, **options):
-    raise Died
-
-
-def save_and_die(*arguments, save=CheckpointManager.save, **options):
-    save(*arguments, **options)
-    raise Died
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "death", "step", "rows"),
-    [
-        (CheckpointManager, "save", die, 11, 11),
-        (CheckpointManager, "save", save_and_die, 22, 11),
-        (CheckpointStore, "_rewrite_metrics", die, 22, 22),
-        (CheckpointStore, "_set_aside", die, 22, 11),
-    ],
-)
-def test_metrics_are_never_ahead_of_the_checkpoint(
-    tmp_path, monkeypatch, uninterrupted, owner, name, death, step, rows
-):
-    """Die before a checkpoint is written, after it, and at two places of a resume from a corrupt one."""
-    killed_training.run(tmp_path, n_steps=11)
-    if owner is CheckpointStore:
-        killed_training.run(tmp_path, n_steps=22)
-        shutil.rmtree(tmp_path / "checkpoint" / "22" / "arrays")
-    with monkeypatch.context() as patch, warnings.catch_warnings(), pytest.raises(Died):
-        warnings.simplefilter("ignore")
-        patch.setattr(owner, name, death)
-        killed_training.run(tmp_path, n_steps=33)
-    assert (newest(tmp_path), n_rows(tmp_path)) == (step, rows)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert_begins(uninterrupted, killed_training.run(tmp_path, n_steps=33))
-    np.testing.assert_array_equal([row["step"] for row in rows_of(tmp_path)], 1 + np.arange(33))
-
-
-def newest(folder):
-    names = [path.name for path in (folder / "checkpoint").glob("*")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def rows_of(folder):
-    return RunFolder(folder).read_metrics()
-
-
-def n_rows(folder):
-    return len(rows_of(folder))
-
-
-def wait_for_a_checkpoint(folder, process):
-    deadline = time.monotonic() + 90
-    while newest(folder) == 0:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_finished_run_continues_to_more_steps(tmp_path, uninterrupted):
-    for n_steps in (50, 51, killed_training.N_STEPS, killed_training.N_STEPS):
-        result = killed_training.run(tmp_path, n_steps=n_steps)
-        assert len(result.history) == n_steps
-    assert same(*map(killed_training.numbers, (result, uninterrupted)))
-    rows = rows_of(tmp_path)
-    np.testing.assert_array_equal([row["loss"] for row in rows], result.history["loss"].astype(float))
-    assert rows[8]["evaluation/loss"] == result.history.evaluation["loss"][0]
-
-
-def overwrite(folder):
-    for path in folder.rglob("*"):
-        if path.is_file() and path.stat().st_size > 100:
-            path.write_bytes(path.read_bytes()[:-60] + bytes(60))
-
-
-def truncate(folder):
-    path = max((folder / "arrays").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
-    path.write_bytes(path.read_bytes()[:-60])
-
-
-def edit_description(old, new):
-    def edit(folder):
-        path = folder / "meta" / "metadata"
-        text = path.read_text()
-        assert text.count(old) == 1
-        path.write_text(text.replace(old, new))
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        overwrite,
-        truncate,
-        lambda folder: (folder / "meta" / "metadata").unlink(),
-        edit_description('"step": 50', '"step": 40'),
-        edit_description('"batch_size": 5', '"batch_size": 4'),
-    ],
-)
-def test_a_corrupt_checkpoint_is_reported_and_the_one_before_used(tmp_path, uninterrupted, damage):
-    killed_training.run(tmp_path, n_steps=50)
-    damage(tmp_path / "checkpoint" / "50")
-    with pytest.warns(UserWarning, match=r"checkpoint of step 50 in .* is corrupt .* the one before it"):
-        result = killed_training.run(tmp_path, n_steps=60)
-    assert_begins(uninterrupted, result)
-    assert (tmp_path / "corrupt_checkpoint_50").is_dir()
-
-
-def test_only_corrupt_checkpoints_are_an_error_and_stay(tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=3)
-    simple(checkpoint=checkpoint)
-    for step in ("3", "6"):
-        shutil.rmtree(tmp_path / "checkpoint" / step / "arrays")
-    with (
-        pytest.warns(UserWarning, match="corrupt"),
-        pytest.raises(RuntimeError, match=r"expected a checkpoint that can be read in .*steps \[6, 3\]"),
-    ):
-        simple(checkpoint=checkpoint, n_steps=9)
-    assert newest(tmp_path) == 6
-
-
-def test_a_foreign_checkpoint_is_refused_with_the_first_mismatch(tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=3)
-    simple(checkpoint=checkpoint)
-    with pytest.raises(
-        ValueError, match=r"leaf \['learner'\].model: expected float32\[1\], got float32\[2\]"
-    ):
-        simple(jnp.zeros(1), checkpoint=checkpoint, n_steps=9)
-    with pytest.raises(ValueError, match=r"first mismatch at .*opt_state.*expected .*, got nothing"):
-        simple(optimizer=optax.adam(0.1), checkpoint=checkpoint, n_steps=9)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"checkpoint": {"settings": {"seed": 1}}}, "settings.seed from 0 to 1"),
-        ({"batch_size": 3}, "batch_size from 2 to 3"),
-        ({"key": jax.random.key(1)}, r"key from \[0, 0\] to \[0, 1\]"),
-        ({"objective": Distance(jnp.array(2.0))}, r"objective.strength from .*\[1.0\]' to .*\[2.0\]'"),
-        ({"data": ROWS + 1}, r"data from 'float32\[4, 2\] checksum \w+' to 'float32\[4, 2\] checksum \w+'"),
-        ({"evaluate": Evaluation(dict, every=5)}, r"evaluate .* from None to \[5, None, False\]"),
-        ({"evaluate": Evaluation(dict, every=5)}, r"evaluate.function from 'nothing' to 'dict'"),
-        ({"after_update": lambda *_: _}, r"after_update from 'nothing' to '<lambda>'"),
-        ({"data": lambda key: ROWS, "batch_size": None}, r"data from 'float32.*' to '<lambda>'"),
-    ],
-)
-def test_a_resume_with_changed_settings_says_which(tmp_path_factory, changed, message):
-    folder = tmp_path_factory.getbasetemp() / "settings"
-    settings = {"settings": {"seed": 0, "n_steps": 6}}
-    simple(batch_size=2, checkpoint=Checkpoint(folder, every=3, **settings))
-    settings = {"settings": {"seed": 0, "n_steps": 9}} | changed.pop("checkpoint", {})
-    with pytest.raises(ValueError, match=message):
-        simple(**({"batch_size": 2, "n_steps": 9, "checkpoint": Checkpoint(folder, 3, **settings)} | changed))
-
-
-def test_a_setting_explains_a_difference_of_shapes(tmp_path):
-    simple(checkpoint=Checkpoint(tmp_path, every=3, settings={"n_units": 2}))
-    with pytest.raises(ValueError, match=r"these changed: settings.n_units from 2 to 1\.$"):
-        simple(jnp.zeros(1), checkpoint=Checkpoint(tmp_path, every=3, settings={"n_units": 1}))
-
-
-def test_fewer_steps_than_taken_are_refused(tmp_path):
-    simple(checkpoint=Checkpoint(tmp_path, every=3))
-    with pytest.raises(ValueError, match=r"n_steps: expected at least 6, .* got 5"):
-        simple(checkpoint=Checkpoint(tmp_path, every=3), n_steps=5)
-
-
-def test_an_unwritable_folder_is_named_at_the_start(tmp_path):
-    (tmp_path / "file").write_text("")
-    folder = tmp_path / "file" / "run"
-    with pytest.raises(OSError, match=rf"checkpoint.folder: expected a writable folder, got {folder}"):
-        simple(checkpoint=Checkpoint(folder, every=3))
-
-
-def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
-    def spoil(step, *_):
-        shutil.rmtree(tmp_path / "checkpoint")
-        (tmp_path / "checkpoint").write_text("")
-
-    with pytest.raises(OSError, match=r"checkpoint of step 6 could not be written in .* is of step 3"):
-        simple(checkpoint=Checkpoint(tmp_path, every=3), callback=spoil)
-    assert n_rows(tmp_path) == 3
-
-
-def test_other_metrics_than_before_are_refused(tmp_path):
-    def objective(model, state, batch, key):
-        return jnp.sum(model**2), (state, {"rate": 1.0} if is_richer else {})
-
-    for is_richer in (False, True):
-        context = pytest.raises(ValueError, match=r"objective: metrics: expected \['loss'\] as before, got")
-        with context if is_richer else contextlib.nullcontext():
-            simple(objective=objective, n_steps=9 if is_richer else 6, checkpoint=Checkpoint(tmp_path, 3))
-
-
-def test_old_checkpoints_are_removed(tmp_path):
-    simple(checkpoint=Checkpoint(tmp_path, every=1, keep=3))
-    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["4", "5", "6"]
-
-
-def wander(model, state, batch, key):
-    """Move every entry of the state, each in its own type."""
-    new, now = jax.random.split(state["key"])
-    moved = {name: jnp.asarray(x * 1.1 + 1, x.dtype) for name, x in state.items() if name != "key"}
-    loss = jnp.sum((model - batch) ** 2) + jax.random.normal(now)
-    return loss, ({**moved, "key": new}, {name: state[name][0] for name in ("int32", "bool", "bfloat16")})
-
-
-@pytest.mark.parametrize("is_double", [False, True])
-def test_states_of_every_type_come_back_bit_for_bit(tmp_path, is_double):
-    with jax.enable_x64(is_double):
-        types = ("int32", "uint8", "bool", "float16", "bfloat16", "float32", "complex64")
-        types += ("float64", "int64") if is_double else ()
-        state = {name: jnp.ones(2, name) for name in types} | {"empty": jnp.zeros((0, 3), jnp.int8)}
-        settings = {
-            "objective": wander,
-            "state": state | {"key": jax.random.key(5)},
-            "data": np.asarray(ROWS, float),
-            "optimizer": optax.adam(0.1),
-        }
-        whole = simple(n_steps=8, **settings)
-        for n_steps in (3, 8):
-            parts = simple(n_steps=n_steps, checkpoint=Checkpoint(tmp_path, 2), **settings)
-        assert eqx.tree_equal(whole[:3], parts[:3], typematch=True)
-    assert parts.state["int32"].dtype == jnp.int32 and int(parts.state["int32"][0]) > 8
-    assert same(*(list(result.history.to_arrays().values()) for result in (whole, parts)))
-
-
-def test_numpy_integers_will_do(untyped, tmp_path):
-    evaluate = Evaluation(lambda *_: {"loss": 1.0}, np.int32(2))
-    for n_steps in np.array([3, 6]):
-        checkpoint = Checkpoint(tmp_path, np.int64(2))
-        result = simple(n_steps=n_steps, batch_size=np.int64(2), evaluate=evaluate, checkpoint=checkpoint)
-    assert len(result.history) == 6
 
 
 # Non-finite numbers
