@@ -15,7 +15,7 @@ from neurojax.receptive_fields._gabor import pixel_grid, quadrature_pair
 
 SHAPE = (12, 10)
 N_KNOWN = 12
-ZERO, CONSTANT, NAN, NEGATED, SCALED, BAR = range(N_KNOWN, N_KNOWN + 6)
+ZERO, CONSTANT, NAN, NEGATED, SCALED, FAINT, BAR = range(N_KNOWN, N_KNOWN + 7)
 BAR_AT_45 = np.eye(*SHAPE)[::-1]  # from bottom left to top right, as drawn
 
 
@@ -39,7 +39,8 @@ def make_atoms(dtype):
             np.full(120, 0.3),
             np.full(120, np.nan),
             -atoms[0],
-            1e4 * atoms[1],
+            1e22 * atoms[1],
+            1e-24 * atoms[1],
             BAR_AT_45.reshape(-1),
         ]
     )
@@ -173,10 +174,12 @@ def gabor_by_grid(p):
 def test_sign_and_scale_change_phase_and_amplitude_alone(fits):
     gabor = fits.gabor
     assert angle_between(gabor.phase[NEGATED], gabor.phase[0] + 180, 360) < 1e-2
-    assert float(gabor.amplitude[SCALED] / gabor.amplitude[1]) == pytest.approx(1e4, rel=1e-4)
+    assert float(gabor.amplitude[SCALED] / gabor.amplitude[1]) == pytest.approx(1e22, rel=1e-4)
+    assert float(gabor.amplitude[FAINT] / gabor.amplitude[1]) == pytest.approx(1e-24, rel=1e-4)
     for name in ("row", "column", "orientation", "frequency", "width_across", "width_along"):
         field = getattr(gabor, name)
-        np.testing.assert_allclose(field[jnp.array([NEGATED, SCALED])], field[:2], rtol=1e-3, err_msg=name)
+        changed, same = field[jnp.array([NEGATED, SCALED, FAINT])], field[jnp.array([0, 1, 1])]
+        np.testing.assert_allclose(changed, same, rtol=1e-3, err_msg=name)
 
 
 def test_empty_atoms_are_harmless_and_nan_stays_alone(fits):

@@ -85,9 +85,11 @@ def fit_gabor(
     patch_shape = _check_patch_shape("atom", np.shape(atom))
     _check_starts(n_starts)
     values = jnp.asarray(atom).reshape(-1)
+    size = lax.stop_gradient(_size(values))
+    values = values / size
     grid = pixel_grid(patch_shape, values.dtype)
     lower, upper = bounds(patch_shape, values.dtype)
-    problem = Projection(_normalize(values), *grid, lower, upper)
+    problem = Projection(values, *grid, lower, upper)
     starts = _starts(problem, patch_shape, n_starts)
     solve = partial(iterate, LevenbergMarquardt(), problem, tol=tol, max_steps=max_steps)
     solutions = jax.vmap(solve)(starts)
@@ -95,6 +97,7 @@ def fit_gabor(
     best = jnp.argmax(r_squared)
     solution = jax.tree.map(lambda field: field[best], solutions)
     linear, _ = project(solution.value, values, grid)
+    linear = [size * weight for weight in linear]
     return GaborFit(physical(solution.value, linear), r_squared[best], solution.status, solution.n_steps)
 
 
@@ -186,9 +189,12 @@ def _r_squared(atom, fitted):
     return jnp.where(is_constant, 0, explained)
 
 
-def _normalize(atom):
-    norm = jnp.linalg.norm(atom)
-    return atom / jnp.where(norm == 0, 1, norm)
+def _size(atom):
+    """Return ‖atom‖₂, without overflow or underflow, or 1 where it is 0."""
+    largest = jnp.max(jnp.abs(atom))
+    largest = jnp.where(largest == 0, 1, largest)
+    norm = largest * jnp.linalg.norm(atom / largest)
+    return jnp.where(norm == 0, 1, norm)
 
 
 def _check_patch_shape(name, patch_shape) -> tuple[int, int]:
