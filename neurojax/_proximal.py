@@ -10,14 +10,22 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ._checks import check_positive
 from ._types import Scalar
 from .convergence import AbstractProblem, AbstractSolver
 from .penalties import AbstractPenalty, AbstractProximalPenalty, AbstractValuedPenalty
 
-__all__ = ["FISTA", "ISTA", "AbstractCompositeProblem", "largest_eigenvalue", "relative_norm"]
+__all__ = [
+    "FISTA",
+    "ISTA",
+    "AbstractCompositeProblem",
+    "largest_eigenvalue",
+    "length",
+    "relative_norm",
+    "unit_of",
+]
 
 Code = Float[Array, "*code"]
 
@@ -68,7 +76,7 @@ class ISTA(AbstractSolver):
         Daubechies, Defrise & De Mol 2004; Beck & Teboulle 2009, section 3, for backtracking.
     """
 
-    step_size: Array | float | None = None
+    step_size: ArrayLike | None = None
     backtracking: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
@@ -105,7 +113,7 @@ class FISTA(AbstractSolver):
         Beck & Teboulle 2009; the restart: O'Donoghue & Candès 2015, section 3.2 (gradient scheme).
     """
 
-    step_size: Array | float | None = None
+    step_size: ArrayLike | None = None
     backtracking: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
@@ -143,7 +151,9 @@ def require_prox(name: str, penalty: AbstractPenalty) -> AbstractProximalPenalty
 def require_value(name: str, penalty: AbstractPenalty) -> AbstractValuedPenalty:
     """Return ``penalty`` if it has a value, else raise a ``ValueError`` for ``name``."""
     if not isinstance(penalty, AbstractValuedPenalty):
-        raise ValueError(f"{name}: expected a penalty with a value, got {type(penalty).__name__}, which has none.")
+        raise ValueError(
+            f"{name}: expected a penalty with a value, got {type(penalty).__name__}, which has none."
+        )
     return penalty
 
 
@@ -152,10 +162,22 @@ def penalty_gradient(penalty: AbstractPenalty, value: Code) -> Code:
     return jax.grad(require_value("penalty_gradient", penalty).value)(value)
 
 
+def length(vector: Code) -> Scalar:
+    """Return ‖vector‖₂ over all entries, without overflow or underflow of the squares."""
+    unit = unit_of(vector)
+    return unit * jnp.linalg.norm(jnp.ravel(vector / unit))
+
+
+def unit_of(vector: Code) -> Scalar:
+    """Return max |vectorᵢ|, or 1 where that is zero or not finite."""
+    largest = jnp.max(jnp.abs(vector))
+    return jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+
+
 def relative_norm(change: Code, *lengths: Scalar) -> Scalar:
     """Return ‖change‖ divided by the largest of ``lengths`` (by 1 where all of them are 0)."""
     scale = jnp.max(jnp.stack(lengths))
-    return jnp.linalg.norm(jnp.ravel(change)) / jnp.where(scale > 0, scale, 1)
+    return length(change) / jnp.where(scale > 0, scale, 1)
 
 
 def largest_eigenvalue(apply, like: Code, *, n_iterations: int = 30, margin: float = 0.05) -> Scalar:
@@ -180,11 +202,11 @@ def largest_eigenvalue(apply, like: Code, *, n_iterations: int = 30, margin: flo
     def multiply(_, carry):
         vector, _ = carry
         image = apply(vector)
-        norm = jnp.linalg.norm(jnp.ravel(image))
+        norm = length(image)
         return image / jnp.maximum(norm, tiny), norm
 
-    start = start / jnp.linalg.norm(jnp.ravel(start))
-    _, norm = jax.lax.fori_loop(0, n_iterations, multiply, (start, jnp.zeros((), like.dtype)))
+    start = start / length(start), jnp.zeros((), like.dtype)
+    _, norm = jax.lax.fori_loop(0, n_iterations, multiply, start)
     return jax.lax.stop_gradient(jnp.maximum((1 + margin) * norm, tiny))
 
 
@@ -205,7 +227,8 @@ def _proximal_step(problem, state: _Iterate, backtracking: bool) -> tuple[Array,
     gradient, hessian_product = jax.linearize(problem.smooth_gradient, state.point)
     value = problem.penalty.prox(state.point - step_size * gradient, step_size)
     change = value - state.point
-    excess = step_size * jnp.sum(hessian_product(change) * change) - jnp.sum(change**2)
+    direction = change / unit_of(change)
+    excess = step_size * jnp.sum(hessian_product(direction) * direction) - jnp.sum(direction**2)
     rejected = excess > 0  # false for NaN: broken values go on, and end as a status
     step_size = jnp.where(rejected, step_size / 2, step_size)
     return jnp.where(rejected, state.value, value), step_size, ~rejected

@@ -118,11 +118,32 @@ def test_residual_of_a_whole_batch_is_the_callers_own_choice():
     np.testing.assert_allclose(solution.value, [2, 10], rtol=1e-4)
 
 
+def test_values_may_be_trees_and_a_residual_must_be_one_number(untyped):
+    class Pair(AbstractProblem):
+        target: Array
+
+        def fixed_point(self, value):
+            return {"a": 0.5 * (value["a"] + self.target), "b": (0.5 * value["b"][0],)}
+
+        def residual(self, value):
+            return jnp.max(jnp.abs(value["a"] - self.target)) + jnp.abs(value["b"][0])
+
+    init = {"a": jnp.zeros(3), "b": (jnp.ones(()),)}
+    targets = jnp.arange(6.0).reshape(2, 3)
+    solution = jax.vmap(lambda t: iterate(Picard(), Pair(t), init, tol=1e-5, max_steps=100))(targets)
+    assert np.all(solution.status == Status.converged)
+    np.testing.assert_allclose(solution.value["a"], targets, atol=1e-4)
+    with pytest.raises(ValueError, match=r"residual: expected shape \(\), .* got shape \(3,\)"):
+        solve(jnp.zeros(3), 1.0, init=jnp.zeros(3))
+
+
 def test_trace_records_the_start_and_every_step(x64):
     problem = Contraction(jnp.asarray(0.5), jnp.asarray(1.0))
     states = trace(Picard(), problem, jnp.asarray(0.0), 5)
     np.testing.assert_allclose(states, 2 * (1 - 0.5 ** np.arange(6)))
-    slope = jax.grad(lambda offset: trace(Picard(), Contraction(jnp.asarray(0.5), offset), jnp.asarray(0.0), 5)[-1])
+    slope = jax.grad(
+        lambda offset: trace(Picard(), Contraction(jnp.asarray(0.5), offset), jnp.asarray(0.0), 5)[-1]
+    )
     np.testing.assert_allclose(slope(1.0), 2 * (1 - 0.5**5))
 
 

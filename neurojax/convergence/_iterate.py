@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import check_at_least, check_positive, is_concrete
+from .._checks import check_at_least, check_positive, check_real, check_shape, is_concrete
 from .._types import Scalar
 from ._gradients import AbstractGradient, Detached
 from ._solution import Solution, Status
@@ -58,7 +58,7 @@ def iterate(
     tol: float,
     max_steps: int,
     steps_per_check: int = 10,
-    gradient: AbstractGradient = Detached(),
+    gradient: AbstractGradient = Detached(),  # noqa: B008
 ) -> Solution:
     """Step a solver until ``problem.residual(value) ≤ tol``.
 
@@ -78,8 +78,8 @@ def iterate(
         The solution. Running out of steps and non-finite values are statuses, never exceptions.
 
     Raises:
-        ValueError: at trace time, for a ``tol`` that is not positive or below 8 epsilons and for counts
-            below 1.
+        ValueError: at trace time, for a ``tol`` that is not positive or below 8 epsilons, for counts
+            below 1 and for a residual that is not one real number.
     """
     check_at_least("max_steps", max_steps, 1)
     check_at_least("steps_per_check", steps_per_check, 1)
@@ -141,8 +141,13 @@ def _run(solver, problem, init, *, tol, max_steps, steps_per_check) -> Solution:
 
 def _check_tol(tol, problem, init) -> None:
     check_positive("tol", tol)
+    residual = jax.eval_shape(problem.residual, init)
+    check_shape("residual", residual, (), "one number for all that is solved together")
+    check_real("residual", residual)
     if is_concrete(tol):
-        dtype = jax.eval_shape(problem.residual, init).dtype
+        dtype = residual.dtype
         least = 8 * float(jnp.finfo(dtype).eps)
         if tol < least:
-            raise ValueError(f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}.")
+            raise ValueError(
+                f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}."
+            )

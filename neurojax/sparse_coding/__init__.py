@@ -16,11 +16,12 @@ from ._dictionary import (
     random_dictionary,
     reconstruct,
 )
-from ._encode import encode, encode_batch, encode_path, encode_stream
+from ._encode import encode, encode_batch, encode_path
 from ._greedy import matching_pursuit, orthogonal_matching_pursuit
 from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
 from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
 from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
+from ._stream import encode_stream
 
 __all__ = [
     "FISTA",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rank, check_real, check_size, is_concrete
+from .._checks import check_at_least, check_rank, check_real, check_shape, check_size, is_concrete
 from .._proximal import require_value
 from .._types import PRNGKey, Scalar
 from ..penalties import AbstractPenalty
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Full float32 precision: a GPU would otherwise round the factors to tf32.
-_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class AbstractDictionary(eqx.Module):
@@ -81,15 +81,15 @@ class Dictionary(AbstractDictionary):
 
     def reconstruct(self, code: Float[ArrayLike, "*batch atoms"]) -> Float[Array, "*batch features"]:
         """Return ``code @ atoms``."""
-        return _product(code, self.atoms)
+        return product(code, self.atoms)
 
     def correlate(self, x: Float[ArrayLike, "*batch features"]) -> Float[Array, "*batch atoms"]:
         """Return ``x @ atomsᵀ``."""
-        return _product(x, self.atoms.T)
+        return product(x, self.atoms.T)
 
     def gram(self) -> Float[Array, "atoms atoms"]:
         """Return ``atoms @ atomsᵀ``."""
-        return _product(self.atoms, self.atoms.T)
+        return product(self.atoms, self.atoms.T)
 
     def empty_code(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch atoms"]:
         """Return zeros of the code's shape, in the dtype that ``x`` and the atoms promote to."""
@@ -131,8 +131,12 @@ def normalize_atoms(dictionary: Dictionary, *, floor: float = 1e-8) -> Dictionar
     Args:
         dictionary: the dictionary.
         floor: the least divisor, so that a vanished atom stays finite.
+
+    Gradient: through the length; at a vanished atom that of a/floor.
     """
-    norms = jnp.linalg.norm(dictionary.atoms, axis=1, keepdims=True)
+    squares = jnp.sum(dictionary.atoms**2, axis=1, keepdims=True)
+    # The square root's slope at 0 is infinite.
+    norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
     return eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms / jnp.maximum(norms, floor))
 
 
@@ -181,6 +185,6 @@ def energy(
         1.5
     """
     x = jnp.asarray(x)
-    dictionary.empty_code(x)
+    check_shape("code", code, dictionary.empty_code(x).shape, "a coefficient for each atom")
     error = x - dictionary.reconstruct(code)
     return 0.5 * jnp.sum(error**2) + require_value("energy", penalty).value(code)

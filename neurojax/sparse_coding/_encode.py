@@ -1,17 +1,12 @@
-"""Encoding: the code of one datum, of a batch, along a path of strengths, of a stream of rows."""
-
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TypeVar
+"""Encoding: the code of one datum, of a batch, along a path of strengths."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rank, check_real, check_size, is_concrete
+from .._checks import check_rank, check_real, check_shape, check_size
 from .._proximal import FISTA
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Solution, iterate
 from ..penalties import AbstractPenalty
@@ -19,9 +14,7 @@ from ._dictionary import AbstractDictionary, Dictionary, check_atoms
 from ._problem import make_problem
 from ._solvers import CoordinateDescent
 
-__all__ = ["encode", "encode_batch", "encode_path", "encode_stream"]
-
-_Penalty = TypeVar("_Penalty", bound=AbstractPenalty)
+__all__ = ["encode", "encode_batch", "encode_path"]
 
 
 def encode(
@@ -29,11 +22,11 @@ def encode(
     x: Float[ArrayLike, " features"],
     penalty: AbstractPenalty,
     *,
-    solver: AbstractSolver = FISTA(),
+    solver: AbstractSolver = FISTA(),  # noqa: B008
     tol: float | None = None,
     max_steps: int = 5000,
     steps_per_check: int = 10,
-    gradient: AbstractGradient = Detached(),
+    gradient: AbstractGradient = Detached(),  # noqa: B008
     init: Float[ArrayLike, " atoms"] | None = None,
 ) -> Solution:
     """Find the code of one datum: argmin_z ½‖x − z @ atoms‖² + penalty(z). Batch it with ``jax.vmap``.
@@ -70,13 +63,7 @@ def encode(
     """
     x = jnp.asarray(x)
     check_rank("x", x, "features")
-    code = dictionary.empty_code(x)
-    if init is not None:
-        init = jnp.asarray(init)
-        check_rank("init", init, "atoms")
-        check_real("init", init)
-        check_size("init", init, 0, code.shape[0], "atoms of the dictionary")
-        code = init.astype(code.dtype)
+    code = _start(dictionary, x, init)
     use_gram = True if isinstance(solver, CoordinateDescent) else None
     problem = make_problem(dictionary, x, penalty, use_gram=use_gram)
     return iterate(
@@ -138,7 +125,7 @@ def _encode_rows(dictionary, xs, penalty, init, settings) -> Solution:
 
 
 def encode_path(
-    dictionary: AbstractDictionary, x: Float[ArrayLike, " features"], penalties: _Penalty, **settings
+    dictionary: AbstractDictionary, x: Float[ArrayLike, " features"], penalties: AbstractPenalty, **settings
 ) -> Solution:
     """Encode one datum under a sequence of penalties, each solution the start of the next.
 
@@ -157,10 +144,12 @@ def encode_path(
     """
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(penalties)}
     if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"penalties: expected strengths with one common leading axis, got {sorted(lengths)}.")
+        raise ValueError(
+            f"penalties: expected strengths with one common leading axis, got {sorted(lengths)}."
+        )
     x = jnp.asarray(x)
     init = settings.pop("init", None)
-    start = dictionary.empty_code(x) if init is None else jnp.asarray(init)
+    start = _start(dictionary, x, init)
 
     def following(code, penalty):
         solution = encode(dictionary, x, penalty, init=code, **settings)
@@ -169,86 +158,13 @@ def encode_path(
     return lax.scan(following, start, penalties)[1]
 
 
-def encode_stream(
-    dictionary: AbstractDictionary,
-    rows: Iterable,
-    penalty: AbstractPenalty,
-    *,
-    output: str | Path | None = None,
-    batch_size: int = 1024,
-    progress: bool = False,
-    **settings,
-) -> Solution:
-    """Encode any number of rows from the host, batch by batch; a host program, not for ``jit``.
-
-    Args:
-        dictionary: the dictionary.
-        rows: a matrix with one datum per row (memory-mapped is fine), or an iterable of data.
-        penalty: the penalty.
-        output: an ``.npy`` file for the codes, written as they come; ``value`` is then the file's memory
-            map. It needs a length known beforehand: a matrix.
-        batch_size: rows on the device at once, ≥ 1.
-        progress: show a progress bar.
-        **settings: the keyword arguments of :func:`encode`, except ``init``.
-
-    Returns:
-        A solution of NumPy arrays with a leading axis of rows.
-
-    Raises:
-        ValueError: as :func:`encode_batch`; for an iterable together with ``output``; for a row of the
-            wrong width (says which).
-    """
-    from tqdm import tqdm
-
-    check_at_least("batch_size", batch_size, 1)
-    codes = None
-    n_rows = len(rows) if isinstance(rows, (np.ndarray, jax.Array)) else None
-    if output is not None and n_rows is None:
-        raise ValueError(f"output: expected rows to be a matrix, got {type(rows).__name__} of unknown length.")
-    parts: list[Solution] = []
-    done = 0
-    with tqdm(total=n_rows, unit="row", disable=not progress) as bar:
-        for batch in _batches(rows, batch_size):
-            n_new = len(batch)
-            padded = np.pad(batch, ((0, batch_size - n_new), (0, 0)))
-            solution = encode_batch(dictionary, padded, penalty, **settings)
-            solution = jax.tree.map(lambda field, n=n_new: np.asarray(field)[:n], solution)
-            if output is not None:
-                if codes is None:
-                    shape = (n_rows, *solution.value.shape[1:])
-                    codes = np.lib.format.open_memmap(output, "w+", solution.value.dtype, shape)
-                codes[done : done + n_new] = solution.value
-                solution = Solution(None, solution.status, solution.n_steps, solution.residual)
-            parts.append(solution)
-            done += n_new
-            bar.update(n_new)
-    if not parts:
-        raise ValueError("rows: expected at least one row, got none.")
-    joined = jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
-    if codes is None:
-        return joined
-    codes.flush()
-    return Solution(codes, joined.status, joined.n_steps, joined.residual)
-
-
-def _batches(rows, batch_size: int) -> Iterator[np.ndarray]:
-    if isinstance(rows, (np.ndarray, jax.Array)):
-        check_rank("rows", rows, "samples features")
-        for start in range(0, len(rows), batch_size):
-            yield np.asarray(rows[start : start + batch_size])
-        return
-    batch: list[np.ndarray] = []
-    for index, row in enumerate(rows):
-        row = np.asarray(row)
-        if row.ndim != 1 or (batch and row.shape != batch[0].shape):
-            expected = batch[0].shape if batch else "(features,)"
-            raise ValueError(f"rows: expected shape {expected}, got {row.shape} at row {index}.")
-        batch.append(row)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
+def _start(dictionary: AbstractDictionary, x: Array, init: ArrayLike | None) -> Array:
+    code = dictionary.empty_code(x)
+    if init is None:
+        return code
+    check_real("init", init)
+    check_shape("init", init, code.shape, "a coefficient for each atom")
+    return jnp.asarray(init, code.dtype)
 
 
 def _default_tol(dtype) -> float:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float
@@ -11,7 +10,7 @@ from .._checks import check_at_least, check_rank
 from .._proximal import relative_norm
 from .._types import Scalar
 from ..convergence import AbstractProblem, AbstractSolver, Solution, iterate
-from ._dictionary import Dictionary
+from ._dictionary import Dictionary, product
 
 __all__ = ["matching_pursuit", "orthogonal_matching_pursuit"]
 
@@ -61,9 +60,10 @@ def orthogonal_matching_pursuit(
     Reference:
         Pati, Rezaiifar & Krishnaprasad 1993; the orthogonal basis: Chen, Billings & Luo 1989.
     """
-    check_at_least("n_steps", n_steps, 1)
     if n_steps > dictionary.n_atoms:
-        raise ValueError(f"n_steps: expected at most {dictionary.n_atoms}, the number of atoms, got {n_steps}.")
+        raise ValueError(
+            f"n_steps: expected at most {dictionary.n_atoms}, the number of atoms, got {n_steps}."
+        )
     return _pursue(_OrthogonalMatchingPursuit(n_steps), dictionary, x, n_steps, tol)
 
 
@@ -133,14 +133,14 @@ class _OrthogonalMatchingPursuit(AbstractSolver):
         best = jnp.argmax(amplitude.at[state.picks].set(-1, mode="drop")).astype(jnp.int32)
         atom = problem.dictionary.atoms[best].astype(problem.x.dtype)
         # Gram-Schmidt, twice: once loses orthogonality between similar atoms.
-        first = _product(state.basis, atom)
-        rest = atom - _product(first, state.basis)
-        second = _product(state.basis, rest)
-        rest = rest - _product(second, state.basis)
+        first = product(state.basis, atom)
+        rest = atom - product(first, state.basis)
+        second = product(state.basis, rest)
+        rest = rest - product(second, state.basis)
         length = jnp.linalg.norm(rest)
         is_new = length > 8 * jnp.finfo(rest.dtype).eps * jnp.linalg.norm(atom)
         direction = jnp.where(is_new, rest / jnp.where(is_new, length, 1), 0)
-        weight = _product(direction, state.error)
+        weight = product(direction, state.error)
         row = (first + second).at[state.count].set(jnp.where(is_new, length, 1))
         return _OrthogonalState(
             code=state.code,
@@ -157,11 +157,8 @@ class _OrthogonalMatchingPursuit(AbstractSolver):
         return state.code.at[state.picks].add(coefficients, mode="drop")
 
 
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
 def _pursue(solver: AbstractSolver, dictionary: Dictionary, x, n_steps: int, tol: float | None) -> Solution:
+    check_at_least("n_steps", n_steps, 1)
     x = jnp.asarray(x)
     check_rank("x", x, "features")
     code = dictionary.empty_code(x)

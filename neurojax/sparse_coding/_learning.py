@@ -49,9 +49,10 @@ class SparseCodingObjective(eqx.Module):
         max_steps: the most solver steps a datum.
         steps_per_check: solver steps between two looks at the residual.
 
-    Metrics: ``squared_error`` (mean over samples of ‖x − z @ atoms‖²), ``explained_variance``
-    (1 − Σ‖x − z @ atoms‖²/Σ‖x‖²), ``n_active`` (mean number of non-zero coefficients), ``converged`` (share
-    of samples), ``worst_residual`` (largest relative gap, or movement), ``inference_steps`` (mean).
+    Metrics: over the converged samples ``squared_error`` (mean of ‖x − z @ atoms‖²), ``explained_variance``
+    (1 − Σ‖x − z @ atoms‖²/Σ‖x‖², 0 where Σ‖x‖² is) and ``n_active`` (mean number of non-zero coefficients);
+    over all samples ``converged`` (share), ``worst_residual`` (largest relative gap, or movement, of the
+    finite ones) and ``inference_steps`` (mean).
 
     Reference:
         Olshausen & Field 1996, eqs. 2–5.
@@ -90,7 +91,7 @@ class SparseCodingObjective(eqx.Module):
         data = jnp.where(is_converged[:, None], batch, 0)
         energies = jax.vmap(energy, in_axes=(None, 0, 0, None))(model, data, codes, self.penalty)
         loss = jnp.sum(energies) / jnp.maximum(jnp.sum(is_converged), 1)
-        return loss, (_count(state, codes), _metrics(model, data, codes, solution, is_converged))
+        return loss, (_count(state, solution.value), _metrics(model, data, codes, solution, is_converged))
 
 
 class DictionaryUpkeep(eqx.Module):
@@ -118,7 +119,9 @@ class DictionaryUpkeep(eqx.Module):
         if self.objective is None or self.optimizer is None:
             raise ValueError("replace_after: expected objective and optimizer beside it, got None.")
 
-    def __call__(self, model: Dictionary, opt_state, state, batch: Float[Array, "batch features"], key: PRNGKey):
+    def __call__(
+        self, model: Dictionary, opt_state, state, batch: Float[Array, "batch features"], key: PRNGKey
+    ):
         """Return ``(model, opt_state, state)`` after the upkeep."""
         del key
         if self.replace_after is not None:
@@ -127,9 +130,11 @@ class DictionaryUpkeep(eqx.Module):
             is_dead = state.n_unused_steps >= self.replace_after
             model, opt_state, state = lax.cond(
                 jnp.any(is_dead),
-                lambda learner: self._replace(*learner, batch),
-                lambda learner: learner,
-                (model, opt_state, state),
+                lambda dictionary, rows, usage: self._replace(dictionary, rows, usage, batch),
+                lambda *learner: learner,
+                model,
+                opt_state,
+                state,
             )
         return normalize_atoms(model), opt_state, state
 
@@ -144,16 +149,17 @@ class DictionaryUpkeep(eqx.Module):
         rank = jnp.cumsum(is_dead) - 1
         source = order[jnp.minimum(rank, batch.shape[0] - 1)]
         is_replaced = is_dead & (rank < jnp.sum(is_usable))
-        lengths = jnp.linalg.norm(model.atoms, axis=1, keepdims=True)
-        fresh_atoms = batch[source] / jnp.linalg.norm(batch[source], axis=1, keepdims=True) * lengths
-        atoms = jnp.where(is_replaced[:, None], fresh_atoms.astype(model.atoms.dtype), model.atoms)
+        fresh_atoms = normalize_atoms(Dictionary(batch[source].astype(model.atoms.dtype))).atoms
+        atoms = jnp.where(is_replaced[:, None], fresh_atoms, model.atoms)
         model = eqx.tree_at(lambda d: d.atoms, model, atoms)
-        opt_state = _reset_rows(opt_state, self.optimizer.init(eqx.filter(model, eqx.is_inexact_array)), is_replaced)
+        opt_state = _reset_rows(
+            opt_state, self.optimizer.init(eqx.filter(model, eqx.is_inexact_array)), is_replaced
+        )
         return model, opt_state, AtomUsage(jnp.where(is_replaced, 0, state.n_unused_steps))
 
 
 def _reset_rows(opt_state, fresh_state, is_replaced):
-    """Put the rows of a fresh optimiser state where atoms were replaced, in leaves that have a row per atom."""
+    """Put fresh rows of the optimiser's state where atoms were replaced, in leaves with a row per atom."""
 
     def reset(leaf, fresh):
         if jnp.ndim(leaf) != 2 or leaf.shape[0] != is_replaced.shape[0]:
@@ -166,7 +172,7 @@ def _reset_rows(opt_state, fresh_state, is_replaced):
 def _count(state: AtomUsage | None, codes: Array) -> AtomUsage | None:
     if state is None:
         return None
-    is_used = jnp.any(codes != 0, axis=0)
+    is_used = jnp.any((codes != 0) & jnp.isfinite(codes), axis=0)
     return AtomUsage(jnp.where(is_used, 0, state.n_unused_steps + 1))
 
 
@@ -176,9 +182,9 @@ def _metrics(model, data, codes, solution: Solution, is_converged) -> dict[str, 
     power = jnp.sum(data**2)
     return {
         "squared_error": squared_error / n_converged,
-        "explained_variance": 1 - squared_error / jnp.where(power > 0, power, 1),
+        "explained_variance": jnp.where(power > 0, 1 - squared_error / jnp.where(power > 0, power, 1), 0),
         "n_active": jnp.sum(codes != 0) / n_converged,
         "converged": jnp.mean(is_converged, dtype=data.dtype),
-        "worst_residual": jnp.max(solution.residual),
+        "worst_residual": jnp.max(jnp.where(solution.status == Status.nonfinite, 0, solution.residual)),
         "inference_steps": jnp.mean(solution.n_steps, dtype=data.dtype),
     }

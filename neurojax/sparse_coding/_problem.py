@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._proximal import AbstractCompositeProblem, largest_eigenvalue, relative_norm
+from .._checks import check_shape
+from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm, unit_of
 from .._types import Scalar
 from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
-from ._dictionary import AbstractDictionary
+from ._dictionary import AbstractDictionary, product
 
 __all__ = ["SparseCodingProblem", "duality_gap", "make_problem", "max_strength"]
 
@@ -38,7 +39,7 @@ class SparseCodingProblem(AbstractCompositeProblem):
         """Return ``correlate(x − reconstruct(value))``, the negative gradient of the smooth part."""
         if self.gram is None:
             return self.dictionary.correlate(self.x - self.dictionary.reconstruct(value))
-        return self.drive - jnp.matmul(value, self.gram, precision=jax.lax.Precision.HIGHEST)
+        return self.drive - product(value, self.gram)
 
     def smooth_gradient(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
         """Return ∇½‖x − z·atoms‖²."""
@@ -49,18 +50,22 @@ class SparseCodingProblem(AbstractCompositeProblem):
 
         For L1, non-negative L1 and elastic net of positive strength, the relative duality gap
         gap/(½‖x‖²); else the length of the fixed-point map's step, ‖z − T(z)‖ / max(‖z‖, ‖x·atomsᵀ‖/L).
-        Where x = 0 the gap is absolute.
+        Where x = 0 the gap is absolute. A code outside the penalty's domain has the dtype's largest number:
+        a method may start there.
         """
         error = self.x - self.dictionary.reconstruct(value)
         correlation = self.dictionary.correlate(error)
         step = value - self.fixed_point_from(value, -correlation)
-        lengths = jnp.linalg.norm(jnp.ravel(value)), jnp.linalg.norm(jnp.ravel(self.drive)) / self.lipschitz
-        movement = relative_norm(step, *lengths)
+        movement = relative_norm(step, length(value), length(self.drive) / self.lipschitz)
         if not isinstance(self.penalty, _CERTIFIED):
             return movement
-        scale = 0.5 * jnp.sum(self.x**2)
-        gap = _gap(self.penalty, error, correlation, value) / jnp.where(scale > 0, scale, 1)
-        return jnp.where(_is_certifiable(self.penalty), gap, movement)
+        # In units of x, so that the squares of very small and very large data stay in range.
+        unit = unit_of(self.x)
+        scale = 0.5 * jnp.sum((self.x / unit) ** 2)
+        gap = _gap(self.penalty, error / unit, correlation / unit, value / unit, unit)
+        gap = gap / jnp.where(scale > 0, scale, 1)
+        gap = _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
+        return jnp.where(jnp.all(_strengths(self.penalty, value.dtype)[0] > 0), gap, movement)
 
 
 def make_problem(
@@ -87,16 +92,20 @@ def make_problem(
     """
     x = jnp.asarray(x)
     code = dictionary.empty_code(x)
+    # All in one dtype: a Gram matrix of lower precision than the residual would never satisfy it.
+    arrays, rest = eqx.partition(dictionary, eqx.is_inexact_array)
+    arrays = jax.tree.map(lambda leaf: leaf.astype(code.dtype), arrays)
+    dictionary = eqx.combine(arrays, rest)
+    constant = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     x = x.astype(code.dtype)
     if use_gram is None:
         use_gram = code.shape[-1] < 2 * x.shape[-1]
     gram = dictionary.gram() if use_gram else None
-    if gram is not None:
-        gram = gram.astype(code.dtype)
+    lipschitz = largest_eigenvalue(lambda z: constant.correlate(constant.reconstruct(z)), code)
     drive = dictionary.correlate(x)
-    one = jnp.zeros(code.shape[-1:], code.dtype)
-    lipschitz = largest_eigenvalue(lambda z: dictionary.correlate(dictionary.reconstruct(z)), one)
-    return SparseCodingProblem(dictionary, x, penalty, drive, gram, lipschitz)
+    return SparseCodingProblem(
+        dictionary=dictionary, x=x, penalty=penalty, drive=drive, gram=gram, lipschitz=lipschitz
+    )
 
 
 def duality_gap(
@@ -122,7 +131,7 @@ def duality_gap(
         The gap; infinite for a negative coefficient under non-negative L1.
 
     Raises:
-        ValueError: at trace time, for another penalty.
+        ValueError: at trace time, for another penalty and for mismatched shapes.
 
     Reference:
         Kim, Koh, Lustig, Boyd & Gorinevsky 2007, section III, with the dual point s·r.
@@ -130,10 +139,10 @@ def duality_gap(
     if not isinstance(penalty, _CERTIFIED):
         names = ", ".join(kind.__name__ for kind in _CERTIFIED)
         raise ValueError(f"penalty: expected one with a duality gap ({names}), got {type(penalty).__name__}.")
-    x = jnp.asarray(x)
-    dictionary.empty_code(x)
+    x, code = jnp.asarray(x), jnp.asarray(code)
+    check_shape("code", code, dictionary.empty_code(x).shape, "a coefficient for each atom")
     error = x - dictionary.reconstruct(code)
-    return _gap(penalty, error, dictionary.correlate(error), jnp.asarray(code))
+    return _where_infeasible(penalty, code, _gap(penalty, error, dictionary.correlate(error), code), jnp.inf)
 
 
 def max_strength(
@@ -158,19 +167,21 @@ def _strengths(penalty, dtype) -> tuple[Array, Array]:
     return penalty.strength.astype(dtype), jnp.zeros((), dtype)
 
 
-def _is_certifiable(penalty) -> Array:
-    return jnp.all(_strengths(penalty, jnp.float32)[0] > 0)
+def _where_infeasible(penalty, code: Array, gap: Array, replacement) -> Array:
+    if not isinstance(penalty, NonNegativeL1):
+        return gap
+    return jnp.where(jnp.all(code >= 0) | jnp.isnan(gap), gap, replacement)
 
 
-def _gap(penalty, error: Array, correlation: Array, code: Array) -> Scalar:
+def _gap(penalty, error: Array, correlation: Array, code: Array, unit: Array | float = 1.0) -> Scalar:
+    """Return gap/unit², from an error, a correlation and a code that are divided by ``unit`` already."""
     l1, l2 = _strengths(penalty, code.dtype)
+    l1 = l1 / unit
     correlation = correlation - l2 * code
     pull = correlation if isinstance(penalty, NonNegativeL1) else jnp.abs(correlation)
     # λ/max(λ, pull) is min(1, λ/pull) without a division by zero.
     scale = jnp.min(jnp.where(pull > l1, l1 / jnp.where(pull > l1, pull, 1), 1))
     squared_error = jnp.sum(error**2) + jnp.sum(l2 * code**2)
-    slack = jnp.sum(l1 * jnp.abs(code) - scale * code * correlation)
-    gap = 0.5 * (1 - scale) ** 2 * squared_error + slack
-    if isinstance(penalty, NonNegativeL1):
-        gap = jnp.where(jnp.all(code >= 0), gap, jnp.where(jnp.isnan(gap), gap, jnp.inf))
-    return gap
+    # Rounding alone makes a term negative; an infinite strength is met only by 0.
+    slack = jnp.maximum(jnp.where(code == 0, 0, l1 * jnp.abs(code) - scale * code * correlation), 0)
+    return 0.5 * (1 - scale) ** 2 * squared_error + jnp.sum(slack)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_positive
 from .._proximal import penalty_gradient, require_prox
@@ -40,12 +40,13 @@ class LCA(AbstractSolver):
     τ du/dt = −u + c(a) + a,  a = T(u),  with c(a) = atoms·(x − a@atoms) and T = prox of the penalty at
     step 1, by forward Euler: u ← u + (Δt/τ)(c + a − u). For atoms of unit length this is
     τ du/dt = b − u − (G − I)a with b = atoms·x and G the Gram matrix. Its fixed points are the stationary
-    points of the energy, for atoms of any length. L1 gives Rozell's soft threshold;
-    L0(λ²/2) the hard one, T(u) = u for |u| > λ.
+    points of the energy, for atoms of any length. L1 gives Rozell's soft threshold; L0(λ²/2) the hard one,
+    T(u) = u for |u| > λ. Atoms much shorter than 1 make it slow, and where L < 1 the fixed points that a
+    penalty which is not convex has here need not satisfy :func:`encode`: normalise the atoms.
 
     Attributes:
         time_constant: τ in ms, > 0.
-        time_step: Δt in ms, > 0. ``None`` takes τ·min(0.1, 1/L), within the stability limit 2τ/L.
+        time_step: Δt in ms, > 0. ``None`` takes τ·min(0.1, 1/L), within the stability limit 2τ/max(1, L).
 
     Raises:
         ValueError: at trace time, where the penalty has no proximal operator.
@@ -54,8 +55,8 @@ class LCA(AbstractSolver):
         Rozell, Johnson, Baraniuk & Olshausen 2008, eqs. 2.5 and 3.1; τ = 10 ms there.
     """
 
-    time_constant: float | Array = 10.0
-    time_step: float | Array | None = None
+    time_constant: ArrayLike = 10.0
+    time_step: ArrayLike | None = None
 
     def __check_init__(self):
         check_positive("time_constant", self.time_constant)
@@ -105,7 +106,9 @@ class CoordinateDescent(AbstractSolver):
         require_prox("CoordinateDescent", problem.penalty)
         if not problem.penalty.is_separable:
             kind = type(problem.penalty).__name__
-            raise ValueError(f"CoordinateDescent: expected a separable penalty, got {kind}, which couples atoms.")
+            raise ValueError(
+                f"CoordinateDescent: expected a separable penalty, got {kind}, which couples atoms."
+            )
         _require_gram(problem)
         return value
 
@@ -130,12 +133,12 @@ class CoordinateDescent(AbstractSolver):
 
 
 class _GradientState(NamedTuple):
-    value: Array
+    value: Any
     optimizer: Any
 
 
 class Gradient(AbstractSolver):
-    """Any Optax transformation, run on the gradient of a smooth energy.
+    """An Optax transformation that asks for the gradient alone, run on a smooth energy.
 
     Attributes:
         transform: the transformation; its learning rate is this solver's step size.
@@ -159,7 +162,7 @@ class Gradient(AbstractSolver):
         """Update once along the energy's gradient."""
         gradient = problem.smooth_gradient(state.value) + penalty_gradient(problem.penalty, state.value)
         change, optimizer = self.transform.update(gradient, state.optimizer, state.value)
-        return _GradientState(state.value + change, optimizer)
+        return _GradientState(optax.apply_updates(state.value, change), optimizer)
 
     def value(self, state: _GradientState) -> Code:
         """Return the code."""
@@ -169,7 +172,9 @@ class Gradient(AbstractSolver):
 def _require_gram(problem: SparseCodingProblem) -> Array:
     if problem.gram is None:
         kind = type(problem.dictionary).__name__
-        raise ValueError(f"CoordinateDescent: expected a problem that holds its Gram matrix, got none for {kind}.")
+        raise ValueError(
+            f"CoordinateDescent: expected a problem that holds its Gram matrix, got none for {kind}."
+        )
     return problem.gram
 
 

@@ -5,19 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest_data import whitened_patches
+from conftest_encode import encode, encode_path, energy
 
 from neurojax.convergence import Status
-from neurojax.penalties import L1, GroupL2
+from neurojax.penalties import L1, GroupL2, NonNegativeL1
 from neurojax.sparse_coding import (
     FISTA,
+    AbstractDictionary,
     CoordinateDescent,
     Dictionary,
     duality_gap,
-    encode,
     encode_batch,
-    encode_path,
     encode_stream,
-    energy,
     max_strength,
 )
 
@@ -148,17 +147,32 @@ def test_bad_input_is_named(small, untyped):
         (lambda: encode(dictionary, xs[0], L1(0.1), tol=1e-7), "tol: expected at least 8 machine epsilons"),
         (lambda: encode(dictionary, xs[0], L1(0.1), max_steps=0), "max_steps: expected a whole number ≥ 1"),
         (lambda: encode(dictionary, xs[0], L1(-0.1)), "strength: .*-0.1"),
-        (lambda: encode(dictionary, xs[0], L1(0.1), init=np.ones(7)), r"init: expected 30 atoms .*\(7,\)"),
+        (
+            lambda: encode(dictionary, xs[0], L1(0.1), init=np.ones(7)),
+            r"init: expected shape \(30,\), .*\(7,\)",
+        ),
         (lambda: encode(dictionary, xs[0], GroupL2(0.1, 7)), "group_size"),
         (lambda: encode_batch(dictionary, xs[0], L1(0.1)), r"xs: expected 2 axes .* got shape \(20,\)"),
         (lambda: encode_batch(dictionary, xs[:0], L1(0.1)), r"xs: expected at least one row"),
         (lambda: encode_batch(dictionary, xs[:, :3], L1(0.1)), r"expected 20 features .* got shape"),
-        (lambda: encode_batch(dictionary, xs, L1(0.1), init=np.ones((3, 30))), "init: expected 8 rows as in xs"),
+        (
+            lambda: encode_batch(dictionary, xs, L1(0.1), init=np.ones((3, 30))),
+            "init: expected 8 rows as in xs",
+        ),
         (lambda: encode_path(dictionary, xs[0], L1(0.1)), "penalties: expected strengths with one common"),
-        (lambda: encode_stream(dictionary, [xs[0], xs[0][:4]], L1(0.1)), r"got \(4,\) at row 1"),
+        (
+            lambda: encode_stream(dictionary, [*xs[:2], xs[0][:4]], L1(0.1), batch_size=2),
+            r"got \(4,\) at row 2",
+        ),
         (lambda: encode_stream(dictionary, [], L1(0.1)), "rows: expected at least one row, got none"),
-        (lambda: encode_stream(dictionary, iter(xs), L1(0.1), output="codes.npy"), "output: expected rows to be"),
-        (lambda: encode_stream(dictionary, xs, L1(0.1), batch_size=0), "batch_size: expected a whole number ≥ 1"),
+        (
+            lambda: encode_stream(dictionary, iter(xs), L1(0.1), output="codes.npy"),
+            "output: expected rows to be",
+        ),
+        (
+            lambda: encode_stream(dictionary, xs, L1(0.1), batch_size=0),
+            "batch_size: expected a whole number ≥ 1",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -176,3 +190,83 @@ def test_solver_can_be_a_traced_argument(small):
     codes = jax.vmap(lambda eta: encode(dictionary, xs[0], L1(0.1), solver=FISTA(step_size=eta)).value)
     np.testing.assert_allclose(*codes(jnp.array([0.05, 0.1])), atol=1e-2)
     assert CoordinateDescent() == CoordinateDescent()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e20])
+def test_the_unit_of_the_data_changes_nothing(scale, small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    for kind, solver in ((L1, FISTA(backtracking=True)), (GroupL2, FISTA())):
+        extra = () if kind is L1 else (3,)
+        plain = encode(Dictionary(atoms), xs[0], kind(0.1, *extra), solver=solver)
+        scaled = encode(
+            Dictionary(atoms), xs[0] * scale, kind(jnp.float32(0.1 * scale), *extra), solver=solver
+        )
+        assert scaled.status == Status.converged and np.any(plain.value)
+        np.testing.assert_allclose(scaled.value / np.float32(scale), plain.value, atol=2e-3)
+
+
+def test_mixed_precision_is_certified_in_the_wider_one(small, x64):
+    atoms, xs = small
+    dictionary, strengths = Dictionary(np.asarray(atoms, np.float32)), L1(jnp.array([0.3, 0.1]))
+    solution = encode_path(dictionary, xs[0], strengths, init=np.zeros(30, np.float32))
+    assert solution.value.dtype == jnp.float64 and np.all(solution.status == Status.converged)
+
+
+def test_a_start_outside_the_domain_is_left_not_broken(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    dictionary, penalty = Dictionary(atoms), NonNegativeL1(0.1)
+    solution = encode(dictionary, xs[0], penalty, init=-jnp.ones(30, jnp.float32))
+    assert solution.status == Status.converged and np.all(solution.value >= 0)
+    np.testing.assert_allclose(solution.value, encode(dictionary, xs[0], penalty).value, atol=1e-3)
+
+
+def test_an_infinite_strength_forbids_an_atom(small, x64):
+    atoms, xs = small
+    free = np.arange(30) != 7
+    solution = encode(Dictionary(atoms), xs[0], L1(jnp.where(free, 0.1, jnp.inf)))
+    without = encode(Dictionary(atoms[free]), xs[0], L1(0.1))
+    assert solution.status == Status.converged and solution.value[7] == 0
+    np.testing.assert_allclose(solution.value[free], without.value, atol=1e-4)
+
+
+def test_detached_is_zero_in_forward_mode_and_dictionaries_batch(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+
+    def code(a, strength):
+        return encode(Dictionary(a), xs[0], L1(strength), tol=1e-6).value
+
+    value, tangent = jax.jvp(code, (atoms, jnp.float32(0.1)), (jnp.ones_like(atoms), jnp.float32(1)))
+    assert np.any(value) and not np.any(tangent)
+    both = jax.vmap(code, (0, None))(jnp.stack([atoms, 2 * atoms]), jnp.float32(0.1))
+    np.testing.assert_allclose(both[0], value, atol=1e-4)
+    np.testing.assert_allclose(both[1], code(2 * atoms, 0.1), atol=1e-4)
+
+
+class Circular(AbstractDictionary):
+    """Every shift of every kernel, on a ring: codes have two axes, and there is no Gram matrix."""
+
+    kernels: jax.Array
+
+    def reconstruct(self, code):
+        return jnp.sum(
+            jnp.fft.irfft(jnp.fft.rfft(code) * jnp.fft.rfft(self.kernels), self.kernels.shape[1]), 0
+        )
+
+    def correlate(self, x):
+        return jnp.fft.irfft(jnp.fft.rfft(x) * jnp.conj(jnp.fft.rfft(self.kernels)), self.kernels.shape[1])
+
+    def gram(self):
+        return None
+
+    def empty_code(self, x):
+        return jnp.zeros(self.kernels.shape, x.dtype)
+
+
+def test_a_dictionary_needs_no_more_than_its_four_methods(small, x64):
+    kernels = np.random.default_rng(0).normal(size=(3, 20)) / 4
+    matrix = np.concatenate([[np.roll(kernel, shift) for shift in range(20)] for kernel in kernels])
+    x = small[1][0]
+    solution = encode(Circular(jnp.asarray(kernels)), x, L1(0.1))
+    assert solution.status == Status.converged and solution.value.shape == (3, 20)
+    reference = encode(Dictionary(matrix), x, L1(0.1))
+    np.testing.assert_allclose(solution.value.ravel(), reference.value, atol=1e-4)

@@ -1,18 +1,17 @@
 """Energy, correlation and the certificate, against NumPy and against scikit-learn's duality gap."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest_encode import duality_gap, encode, energy
 from scipy.optimize import minimize
 
 from neurojax.penalties import L1, ElasticNet, Log, NonNegativeL1, SmoothL1
 from neurojax.sparse_coding import (
     Dictionary,
     correlate,
-    duality_gap,
-    encode,
-    energy,
     max_strength,
     normalize_atoms,
     random_dictionary,
@@ -73,7 +72,9 @@ def test_l1_gap_equals_scikit_learns(small, x64):
 
     atoms, xs = small
     for strength in (0.05, 0.3):
-        _, coefficients, gaps = enet_path(atoms.T, xs[1], l1_ratio=1.0, alphas=[strength / 20], max_iter=3, tol=1e-30)
+        _, coefficients, gaps = enet_path(
+            atoms.T, xs[1], l1_ratio=1.0, alphas=[strength / 20], max_iter=3, tol=1e-30
+        )
         gap = duality_gap(Dictionary(atoms), xs[1], coefficients[:, 0], L1(strength))
         np.testing.assert_allclose(gap, gaps[0] * 20, rtol=1e-6)
 
@@ -108,6 +109,8 @@ def test_normalized_atoms_have_unit_length(small):
     np.testing.assert_allclose(lengths, 1, rtol=1e-6)
     drawn = random_dictionary(jax.random.key(0), 50, 40)
     np.testing.assert_allclose(jnp.linalg.norm(drawn.atoms, axis=1), 1, rtol=1e-6)
+    slope = jax.grad(lambda a: jnp.sum(normalize_atoms(eqx.tree_at(lambda d: d.atoms, drawn, a)).atoms))
+    assert np.all(np.isfinite(slope(drawn.atoms.at[3].set(0))))
     assert abs(float(jnp.mean(drawn.atoms))) < 4 / np.sqrt(2000 * 40)
 
 
@@ -131,9 +134,14 @@ def test_bad_dictionaries_and_arguments_are_named(small, untyped):
     with pytest.raises(ValueError, match="got 2 that are not finite; the first is row 4"):
         Dictionary(np.where(np.isin(np.arange(30), [4, 9])[:, None], np.nan, atoms))
     dictionary = Dictionary(atoms)
-    with pytest.raises(ValueError, match=r"x: expected 20 features of the dictionary on axis -1, got shape \(7,\)"):
+    with pytest.raises(
+        ValueError, match=r"x: expected 20 features of the dictionary on axis -1, got shape \(7,\)"
+    ):
         energy(dictionary, np.ones(7), np.ones(30), L1(0.1))
+    for function in (energy, duality_gap):
+        with pytest.raises(ValueError, match=r"code: expected shape \(30,\), .* got shape \(8, 30\)"):
+            function(dictionary, xs[0], np.ones((8, 30)), L1(0.1))
     with pytest.raises(ValueError, match="energy: expected a penalty with a value, got Log"):
         energy(dictionary, xs[0], np.ones(30), Log(0.1))
-    with pytest.raises(ValueError, match="penalty: expected one with a duality gap .*got SmoothL1"):
+    with pytest.raises(ValueError, match=r"penalty: expected one with a duality gap .*got SmoothL1"):
         duality_gap(dictionary, xs[0], np.ones(30), SmoothL1(0.1, 1e-7))

@@ -53,7 +53,15 @@ def test_samples_that_do_not_converge_teach_nothing(small):
     kept = xs[jnp.array([0, 1, 2, 4, 5, 6, 7])]
     np.testing.assert_allclose(gradient(broken), gradient(kept), atol=1e-6)
     _, (_, metrics) = objective(Dictionary(atoms), None, broken, KEY)
-    assert metrics["converged"] == 7 / 8
+    assert metrics["converged"] == 7 / 8 and all(np.isfinite(value) for value in metrics.values())
+
+
+def test_a_batch_that_never_converges_looks_like_nothing_learned(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    objective = SparseCodingObjective(L1(0.01), max_steps=2)
+    _, (usage, metrics) = objective(Dictionary(atoms), AtomUsage(jnp.full(30, 5, jnp.int32)), xs, KEY)
+    assert metrics["converged"] == 0 and metrics["explained_variance"] == 0
+    assert np.mean(np.asarray(usage.n_unused_steps) == 0) > 0.9  # the unfinished codes did use them
 
 
 def test_learning_finds_the_atoms_that_made_the_data():
@@ -131,9 +139,16 @@ def test_replaced_atoms_come_alive():
     def dead(replace_after):
         dictionary = Dictionary(start)
         model = fit(
-            dictionary, objective, data, optimizer=optimizer, n_steps=60, batch_size=50, key=KEY,
-            state=AtomUsage.init(dictionary), after_update=DictionaryUpkeep(objective, optimizer, replace_after),
-        ).model  # fmt: skip
+            dictionary,
+            objective,
+            data,
+            optimizer=optimizer,
+            n_steps=60,
+            batch_size=50,
+            key=KEY,
+            state=AtomUsage.init(dictionary),
+            after_update=DictionaryUpkeep(objective, optimizer, replace_after),
+        ).model
         codes = encode_batch(model, data, L1(0.5), tol=1e-3)
         assert np.all(codes.status == Status.converged)
         return int(np.sum(~np.any(codes.value != 0, axis=0)))
@@ -145,8 +160,16 @@ def test_energy_falls_on_held_out_data():
     key_data, key_model = jax.random.split(jax.random.key(3))
     data = jax.random.laplace(key_data, (600, 10)) @ jax.random.normal(key_model, (10, 10))
     objective, start = SparseCodingObjective(L1(0.5), tol=1e-3), random_dictionary(KEY, 20, 10)
-    result = fit(start, objective, data[:500], optimizer=optax.adam(0.02), n_steps=150, batch_size=50, key=KEY,
-                 after_update=DictionaryUpkeep())  # fmt: skip
+    result = fit(
+        start,
+        objective,
+        data[:500],
+        optimizer=optax.adam(0.02),
+        n_steps=150,
+        batch_size=50,
+        key=KEY,
+        after_update=DictionaryUpkeep(),
+    )
 
     def held_out(model):
         codes = encode_batch(model, data[500:], L1(0.5)).value
