@@ -83,7 +83,7 @@ def minimiser(operator, v, t):
 def sweep(dtype):
     """v and t as the given dtype holds them: the whole range, tiny v, and everything that is critical."""
     rng = np.random.default_rng(0)
-    n = 20_000
+    n = 10_000
     t = 10 ** rng.uniform(-6, 3, n)
     near = 1 + rng.choice([-1, 1], n) * 10 ** rng.uniform(-7, -0.5, n)
     grid_v, grid_t = np.meshgrid(np.geomspace(1e-9, 1e4, 53), np.geomspace(1e-6, 1e3, 37))
