@@ -12,6 +12,7 @@ from neurojax.penalties import L1, ElasticNet, Log, NonNegativeL1, SmoothL1
 from neurojax.sparse_coding import (
     Dictionary,
     correlate,
+    encode_batch,
     max_strength,
     normalize_atoms,
     random_dictionary,
@@ -82,7 +83,7 @@ def test_l1_gap_equals_scikit_learns(small, x64):
 def test_gap_is_never_negative_in_float32(small):
     atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
     dictionary = Dictionary(atoms)
-    codes = jax.vmap(lambda x: encode(dictionary, x, L1(0.1)).value)(xs)
+    codes = encode_batch(dictionary, xs, L1(0.1)).value
     gaps = jax.vmap(lambda x, z: duality_gap(dictionary, x, z, L1(0.1)))(xs, codes)
     assert gaps.dtype == jnp.float32 and bool(jnp.all(gaps >= 0))
 

@@ -1,5 +1,8 @@
 """Pursuits against scikit-learn and against their definitions."""
 
+from functools import partial
+
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from neurojax.convergence import Status
 from neurojax.sparse_coding import Dictionary, matching_pursuit, orthogonal_matching_pursuit
 
 
-@pytest.mark.parametrize("n_steps", [1, 5, 12])
+@pytest.mark.parametrize("n_steps", [1, 12])
 def test_orthogonal_pursuit_is_scikit_learns(n_steps, small, x64):
     atoms, xs = small
     codes = jax.vmap(lambda x: orthogonal_matching_pursuit(Dictionary(atoms), x, n_steps=n_steps).value)(xs)
@@ -55,9 +58,10 @@ def test_matching_pursuit_is_its_definition(small, x64):
 def test_zero_datum_needs_no_atom_and_nan_is_a_status(small):
     atoms, _ = small
     for pursuit in (matching_pursuit, orthogonal_matching_pursuit):
-        solution = pursuit(Dictionary(atoms), np.zeros(20), n_steps=4)
+        pursuit = eqx.filter_jit(partial(pursuit, Dictionary(atoms), n_steps=4))
+        solution = pursuit(np.zeros(20))
         assert solution.n_steps == 0 and solution.status == Status.converged and not np.any(solution.value)
-        assert pursuit(Dictionary(atoms), np.full(20, np.nan), n_steps=4).status == Status.nonfinite
+        assert pursuit(np.full(20, np.nan)).status == Status.nonfinite
 
 
 def test_bad_input_is_named(small, untyped):
