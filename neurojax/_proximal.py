@@ -10,6 +10,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ._checks import check_positive
@@ -197,7 +198,8 @@ def largest_eigenvalue(apply, like: Code, *, n_iterations: int = 30, margin: flo
         The estimate; the smallest positive number of the dtype where M is 0. Carries no gradient.
     """
     tiny = jnp.finfo(like.dtype).tiny
-    start = jax.random.normal(jax.random.key(0), like.shape, like.dtype)
+    # NumPy's: drawing on the device would be a third of the whole program's compilation.
+    start = jnp.asarray(np.random.default_rng(0).normal(size=like.shape), like.dtype)
 
     def multiply(_, carry):
         vector, _ = carry
