@@ -104,8 +104,8 @@ class FISTA(AbstractSolver):
     y⁺ = z⁺ + (t − 1)/t⁺ · (z⁺ − z);  and where ⟨y − z⁺, z⁺ − z⟩ > 0: y⁺ = z⁺, t⁺ = 1.
 
     Attributes:
-        step_size: as for :class:`ISTA`.
-        backtracking: as for :class:`ISTA`.
+        step_size: as for `ISTA`.
+        backtracking: as for `ISTA`.
 
     Raises:
         ValueError: at trace time, where the penalty has no proximal operator.

@@ -32,7 +32,7 @@ Nonlinearity = Literal["logcosh", "cube"]
 
 
 class PCA(eqx.Module):
-    """Principal components; see :func:`pca`.
+    """Principal components; see `pca`.
 
     Attributes:
         mean: mean of the data.
@@ -57,7 +57,7 @@ class PCA(eqx.Module):
 
 
 class ICA(eqx.Module):
-    """Independent components; see :func:`fast_ica`.
+    """Independent components; see `fast_ica`.
 
     Attributes:
         mean: mean of the data.
@@ -66,7 +66,7 @@ class ICA(eqx.Module):
         mixing: the features that the sources add up, x ≈ sources @ mixingᵀ + mean: the pseudo-inverse of
             ``components``.
         whitening: the whitening that was rotated, white = (x − mean) @ whiteningᵀ.
-        status: how the search ended, a :class:`neurojax.convergence.Status` as int32.
+        status: how the search ended, a `neurojax.convergence.Status` as int32.
         n_steps: fixed-point steps taken.
         residual: the stopping measure at the end.
     """
@@ -151,7 +151,7 @@ def fast_ica(
         turn on for hundreds of steps.
 
     Raises:
-        ValueError: as :func:`pca`; and for an unknown nonlinearity, a ``tol`` or ``max_steps`` out of range,
+        ValueError: as `pca`; and for an unknown nonlinearity, a ``tol`` or ``max_steps`` out of range,
             and (where values are known) fewer directions with variance than components.
 
     Gradient: none; the result is a constant.

@@ -1,7 +1,7 @@
 """The convergence loop: one ``lax.while_loop`` for everything that is solved to a tolerance.
 
 A *problem* says what is solved (its residual and its fixed-point map), a *solver* says how (its state and
-its step), and :func:`iterate` runs the one on the other until the residual is small, sample by sample
+its step), and `iterate` runs the one on the other until the residual is small, sample by sample
 under ``vmap``, with a status and a step count each.
 
 Example:

@@ -72,7 +72,7 @@ def iterate(
         tol: the tolerance, in the residual's units; at least 8 machine epsilons of the residual's dtype.
         max_steps: the most steps one sample may take, ≥ 1.
         steps_per_check: steps between two looks at the residual, ≥ 1.
-        gradient: how derivatives pass through; see :class:`Detached`.
+        gradient: how derivatives pass through; see `Detached`.
 
     Returns:
         The solution. Running out of steps and non-finite values are statuses, never exceptions.

@@ -34,7 +34,7 @@ class Solution(eqx.Module, Generic[Value]):
 
     Attributes:
         value: the last iterate, of the form of ``init``.
-        status: a :class:`Status` as int32.
+        status: a `Status` as int32.
         n_steps: the solver's steps taken.
         residual: the problem's stopping measure at ``value``.
     """
@@ -54,7 +54,7 @@ def raise_unless_converged(solution: Solution) -> Solution:
 
     Raises:
         NotConvergedError: with the number of samples for each status and the first that failed. Inside
-            ``jit`` the error is raised when the computation runs, by :func:`equinox.error_if`.
+            ``jit`` the error is raised when the computation runs, by `equinox.error_if`.
     """
     if not is_concrete(solution.status):
         message = "iterate: at least one sample did not converge (see Solution.status)."

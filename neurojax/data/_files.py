@@ -43,7 +43,7 @@ def load_images(
 
     Returns:
         One array (images, rows, columns) if all images have the same size, and otherwise a tuple of arrays
-        (rows, columns); :class:`PatchSampler` and the other patch functions take either.
+        (rows, columns); `PatchSampler` and the other patch functions take either.
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``.

@@ -51,7 +51,7 @@ class PatchSampler(eqx.Module):
         batch_size: patches in a batch.
         preprocess: what is done to each patch: ``"none"``; ``"mean"``, minus its own mean; or
             ``"variance"``, that and then divided by max(its standard deviation, floor), see
-            :func:`normalize_variance`.
+            `normalize_variance`.
         floor: the least standard deviation that is divided by, in the images' unit.
 
     Example:
@@ -140,7 +140,7 @@ def random_patches(
         The patches as rows of ``patch_size²`` features.
 
     Raises:
-        ValueError: as :class:`PatchSampler`.
+        ValueError: as `PatchSampler`.
 
     Example:
         >>> images = np.zeros((2, 9, 9), np.float32)
@@ -168,7 +168,7 @@ def grid_patches(
         The patches as rows of ``patch_size²`` features, ordered by image, then row, then column.
 
     Raises:
-        ValueError: as :class:`PatchSampler`.
+        ValueError: as `PatchSampler`.
 
     Example:
         >>> grid_patches(np.arange(16.0, dtype=np.float32).reshape(1, 4, 4), patch_size=2)[1]

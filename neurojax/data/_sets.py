@@ -48,7 +48,7 @@ def olshausen_images() -> Float[Array, "images rows columns"]:
 
     Returns:
         float32 (10, 512, 512) = (image, row, column). Mean 0, range −2.03 to 2.86, mean variance of an
-        image 0.079; no unit. Already whitened with :func:`whiten_1996`'s filter.
+        image 0.079; no unit. Already whitened with `whiten_1996`'s filter.
 
     Raises:
         ValueError: if the file found is corrupt, has another shape, or holds other values.

@@ -37,7 +37,7 @@ def whiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images row
 
     Returns:
         The filtered images, each with mean 0 (R(0) = 0) and with a variance that the filter leaves as it
-        comes out; see :func:`rescale_variance`.
+        comes out; see `rescale_variance`.
 
     Raises:
         ValueError: at trace time, for a rank below 2, numbers that are not real, or a cutoff not above 0.
@@ -61,7 +61,7 @@ def whiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images row
 
 
 def unwhiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images rows columns"]:
-    """Undo :func:`whiten_1996`, but for the mean of each image, which it does not keep.
+    """Undo `whiten_1996`, but for the mean of each image, which it does not keep.
 
     Divides the two-dimensional Fourier transform by R(f), and sets its zero frequency to 0. At the default
     cutoff R's smallest value, in the corners of the spectrum, is about 5,400 times below its largest:
@@ -72,19 +72,19 @@ def unwhiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images r
 
     Args:
         images: one whitened image or several.
-        cutoff: as given to :func:`whiten_1996`.
+        cutoff: as given to `whiten_1996`.
 
     Returns:
         The images with a natural spectrum and with mean 0, on the scale from before whitening if that scale
         was kept.
 
     Raises:
-        ValueError: at trace time, as :func:`whiten_1996`, and for a cutoff so low that the filter is not
+        ValueError: at trace time, as `whiten_1996`, and for a cutoff so low that the filter is not
             invertible in the images' precision (its values span more than 1/eps).
 
     Gradient: linear in ``images``.
 
-    Reference: Olshausen, Field (1997), as :func:`whiten_1996`.
+    Reference: Olshausen, Field (1997), as `whiten_1996`.
     """
     images = _check_image(images, cutoff)
     response = _response(images.shape[-2:], cutoff)
@@ -129,7 +129,7 @@ def rescale_variance(images: Image, variance: float = 0.1) -> Float[Array, "*ima
 
 
 class Whitening(eqx.Module):
-    """An affine map that makes patches white, and its inverse; see :func:`fit_whitening`.
+    """An affine map that makes patches white, and its inverse; see `fit_whitening`.
 
     Attributes:
         mean: the mean that is subtracted first.

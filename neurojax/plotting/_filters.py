@@ -72,7 +72,7 @@ def gabor_fits(
 
     Args:
         atoms: one flattened patch (row-major) a row.
-        fitted: the fits drawn in the same way (:func:`neurojax.receptive_fields.gabor_batch`).
+        fitted: the fits drawn in the same way (`neurojax.receptive_fields.gabor_batch`).
         patch_shape: rows and columns of a patch, in pixels.
         ax: where to draw; ``None`` makes a new figure.
         r_squared: written below each pair.

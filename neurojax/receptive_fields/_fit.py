@@ -24,7 +24,7 @@ class GaborFit(eqx.Module):
         gabor: its parameters.
         r_squared: 1 − Σ(atom − g)²/Σ(atom − mean atom)², at most 1; 0 for an atom that is constant. As g
             has no offset it can be negative, where an atom is little but an offset.
-        status: a :class:`neurojax.convergence.Status` as int32, of the start that won.
+        status: a `neurojax.convergence.Status` as int32, of the start that won.
         n_steps: the steps which that start took.
     """
 
@@ -51,7 +51,7 @@ def fit_gabor(
     frequencies: it ends at the lowest, which says no more than that it is low-pass.
 
     Args:
-        atom: one filter, at least 4 × 4 pixels; batch with ``jax.vmap``, or use :func:`fit_gabor_batch`.
+        atom: one filter, at least 4 × 4 pixels; batch with ``jax.vmap``, or use `fit_gabor_batch`.
         n_starts: how many starts, 1 to 40.
         tol: a start has converged when one projected gradient step, scaled by the curvature, would move
             no parameter (pixels, radians, log frequency, log widths) by more than this; > 0.
@@ -115,16 +115,16 @@ def fit_gabor_batch(
     Args:
         atoms: one flattened patch (row-major) a row.
         patch_shape: rows and columns of a patch, in pixels, at least 4 × 4.
-        n_starts: as in :func:`fit_gabor`.
-        tol: as in :func:`fit_gabor`.
-        max_steps: as in :func:`fit_gabor`.
+        n_starts: as in `fit_gabor`.
+        tol: as in `fit_gabor`.
+        max_steps: as in `fit_gabor`.
 
     Returns:
         The fits, each field with a leading axis of atoms.
 
     Raises:
         ValueError: at trace time, for atoms whose width is not ``rows · columns``, and as in
-            :func:`fit_gabor`.
+            `fit_gabor`.
     """
     check_rank("atoms", atoms, "atoms features")
     check_real("atoms", atoms)
@@ -166,7 +166,7 @@ def _bank(patch_shape, dtype):
 
 
 def physical(value, weights):
-    """Return units and ranges as :class:`Gabor` states them."""
+    """Return units and ranges as `Gabor` states them."""
     shape = Shape(*value)
     turned = jnp.rad2deg(shape.angle)
     half_turns = jnp.floor(turned / 180)

@@ -35,7 +35,7 @@ class Gabor(eqx.Module):
 
 
 def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows columns"]:
-    """Draw one Gabor function (the formula of :mod:`neurojax.receptive_fields`) on a grid of pixels.
+    """Draw one Gabor function (the formula of `neurojax.receptive_fields`) on a grid of pixels.
 
     Args:
         parameters: of one function; batch with ``jax.vmap``.

@@ -90,7 +90,7 @@ def gabor_summary(fits: GaborFit, threshold: float | int = 0.7) -> dict[str, flo
         threshold: the R² from which an atom counts as described by its Gabor function.
 
     Returns:
-        ``share`` (see :func:`gabor_share`) and ``median_r_squared`` of all atoms; then medians over the
+        ``share`` (see `gabor_share`) and ``median_r_squared`` of all atoms; then medians over the
         described atoms (NaN if there are none): ``frequency`` (cycles per pixel), ``frequency_bandwidth``
         (octaves), ``orientation_bandwidth`` (degrees), ``aspect_ratio``, ``n_x``, ``n_y`` (cycles).
     """

@@ -2,8 +2,8 @@
 
 E(z) = ½‖x − z @ atoms‖² + penalty(z)   (Olshausen & Field 1996)
 
-:func:`encode` minimises E over the code z with a certificate; ``training.fit`` with a
-:class:`SparseCodingObjective` learns the atoms.
+`encode` minimises E over the code z with a certificate; ``training.fit`` with a
+`SparseCodingObjective` learns the atoms.
 """
 
 from .._proximal import FISTA, ISTA

@@ -85,21 +85,21 @@ def encode_batch(
     init: Float[ArrayLike, "samples atoms"] | None = None,
     **settings,
 ) -> Solution:
-    """Encode many rows at once on the device, jitted; the same as ``jax.vmap`` of :func:`encode`.
+    """Encode many rows at once on the device, jitted; the same as ``jax.vmap`` of `encode`.
 
     Args:
         dictionary: the dictionary.
         xs: the data, one per row, at least one.
         penalty: the penalty, one for all rows.
         init: where to start, one row each; ``None``: zero codes.
-        **settings: the other keyword arguments of :func:`encode`.
+        **settings: the other keyword arguments of `encode`.
 
     Returns:
         A solution whose fields have a leading axis of samples. A row with NaN or infinity has
         ``Status.nonfinite``; the others are not touched by it.
 
     Raises:
-        ValueError: as :func:`encode`, and for no rows; outside ``jit`` also for a dictionary that has a
+        ValueError: as `encode`, and for no rows; outside ``jit`` also for a dictionary that has a
             zero or non-finite row.
     """
     xs = jnp.asarray(xs)
@@ -134,13 +134,13 @@ def encode_path(
         x: one datum.
         penalties: a penalty whose strengths have a leading axis, for example
             ``L1(jnp.geomspace(max_strength(dictionary, x), 0.01, 50))``; strongest first is fastest.
-        **settings: the keyword arguments of :func:`encode`; ``init`` is the start of the first.
+        **settings: the keyword arguments of `encode`; ``init`` is the start of the first.
 
     Returns:
         A solution whose fields have the leading axis of ``penalties``.
 
     Raises:
-        ValueError: as :func:`encode`, and for strengths without a common leading axis.
+        ValueError: as `encode`, and for strengths without a common leading axis.
     """
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(penalties)}
     if len(lengths) != 1 or () in lengths:

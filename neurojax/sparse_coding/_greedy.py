@@ -1,4 +1,4 @@
-"""Greedy pursuits: one atom a step, by :func:`neurojax.convergence.iterate` like everything else."""
+"""Greedy pursuits: one atom a step, by `neurojax.convergence.iterate` like everything else."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Dictionary learning: the objective for :func:`neurojax.training.fit`, and the upkeep of the atoms."""
+"""Dictionary learning: the objective for `neurojax.training.fit`, and the upkeep of the atoms."""
 
 from typing import NamedTuple
 
@@ -40,12 +40,12 @@ class SparseCodingObjective(eqx.Module):
     (the mean is over the others); ``converged`` reports their share.
 
     Called as ``objective(dictionary, state, batch, key)`` by ``fit``; ``state`` is ``None`` or an
-    :class:`AtomUsage`.
+    `AtomUsage`.
 
     Attributes:
         penalty: the penalty.
         solver: the inference's solver.
-        tol: the inference's tolerance; see :func:`encode`.
+        tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum.
         steps_per_check: solver steps between two looks at the residual.
 

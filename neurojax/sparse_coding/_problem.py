@@ -85,7 +85,7 @@ def make_problem(
             dictionary (2·atoms·features). ``None`` takes the cheaper: Gram where atoms < 2·features.
 
     Returns:
-        The problem, for :func:`neurojax.convergence.iterate`.
+        The problem, for `neurojax.convergence.iterate`.
 
     Raises:
         ValueError: at trace time, for an x of the wrong width or of integers.

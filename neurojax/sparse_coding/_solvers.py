@@ -21,7 +21,7 @@ Code = Float[Array, "*code"]
 
 
 class LCAState(NamedTuple):
-    """The state of the LCA, as :func:`neurojax.convergence.trace` records it.
+    """The state of the LCA, as `neurojax.convergence.trace` records it.
 
     Attributes:
         potential: membrane potentials u.
@@ -42,7 +42,7 @@ class LCA(AbstractSolver):
     τ du/dt = b − u − (G − I)a with b = atoms·x and G the Gram matrix. Its fixed points are the stationary
     points of the energy, for atoms of any length. L1 gives Rozell's soft threshold; L0(λ²/2) the hard one,
     T(u) = u for |u| > λ. Atoms much shorter than 1 make it slow, and where L < 1 the fixed points that a
-    penalty which is not convex has here need not satisfy :func:`encode`: normalise the atoms.
+    penalty which is not convex has here need not satisfy `encode`: normalise the atoms.
 
     Attributes:
         time_constant: τ in ms, > 0.

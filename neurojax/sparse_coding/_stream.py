@@ -35,13 +35,13 @@ def encode_stream(
             map. It needs a length known beforehand: a matrix.
         batch_size: rows on the device at once, ≥ 1.
         progress: show a progress bar.
-        **settings: the keyword arguments of :func:`encode`, except ``init``.
+        **settings: the keyword arguments of `encode`, except ``init``.
 
     Returns:
         A solution of NumPy arrays with a leading axis of rows.
 
     Raises:
-        ValueError: as :func:`encode_batch`; for an iterable together with ``output``; for a row of an
+        ValueError: as `encode_batch`; for an iterable together with ``output``; for a row of an
             iterable that is not of the first row's shape (says which).
     """
     from tqdm import tqdm

@@ -1,7 +1,6 @@
-"""The published run's printed errors, from the library's own pieces driven by the published random sequence."""
+"""The published run's printed errors, from the library's own pieces and the published random sequence."""
 
 import os
-import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -11,13 +10,18 @@ import numpy as np
 import optax
 import pytest
 from jaxtyping import Array, Float
+from published_loop import PRINTED_ERRORS, Run, Settings, random_sequence
 
 from neurojax.convergence import AbstractProblem, AbstractSolver, Status, iterate
 from neurojax.penalties import L1
-from neurojax.sparse_coding import ISTA, Dictionary, SparseCodingProblem, energy, make_problem, normalize_atoms
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from published_loop import PRINTED_ERRORS, Run, Settings, random_sequence  # noqa: E402
+from neurojax.sparse_coding import (
+    ISTA,
+    Dictionary,
+    SparseCodingProblem,
+    energy,
+    make_problem,
+    normalize_atoms,
+)
 
 IMAGES = Path(os.environ.get("NEUROJAX_DATA", "absent")) / "olshausen_whitened_images.npz"
 pytestmark = pytest.mark.skipif(not IMAGES.exists(), reason="the 1996 images are not under NEUROJAX_DATA")
@@ -33,8 +37,6 @@ class PublishedStop(AbstractProblem):
 
     def residual(self, value):
         return _spectral_norm(self.fixed_point(value) - value) / (1e-2 + _spectral_norm(value))
-
-
 
 
 def _spectral_norm(matrix: Float[Array, "rows columns"]):
@@ -103,4 +105,5 @@ def test_the_first_hundred_steps_give_the_first_printed_error(x64):
 @pytest.mark.slow
 def test_all_five_printed_errors_come_back(x64):
     run = golden_run(500)
-    assert [run.moving_error(step) for step in range(100, 501, 100)] == pytest.approx(PRINTED_ERRORS, rel=5e-7)
+    errors = [run.moving_error(step) for step in range(100, 501, 100)]
+    assert errors == pytest.approx(PRINTED_ERRORS, rel=5e-7)
