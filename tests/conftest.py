@@ -3,6 +3,14 @@
 import jax
 import jaxtyping
 import pytest
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """Tests run in a process a core: more BLAS threads would only get in each other's way."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_own_images_and_other_models(kind, tmp_path, capsys):
     else:
         path = tmp_path / "IMAGES.mat"
         scipy.io.savemat(path, {"IMAGES": images.transpose(1, 2, 0) / 255})
-        flags = ["--penalty=cauchy", "--solver=lca", "--whitening=none", "--patience=1"]
+        flags = ["--penalty=log", "--strength=0.05", "--solver=lca", "--whitening=none", "--patience=1"]
     assert run(tmp_path, f"--data={path}", "--steps-per-check=20", *flags, n_steps=10) == 0
     measure = "duality gap" if kind == "npy" else "movement"
     assert measure in capsys.readouterr().out

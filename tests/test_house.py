@@ -5,9 +5,11 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 import neurojax
+from neurojax import plotting
 
 PACKAGE = Path(neurojax.__file__).parent
 FLOORS = {
@@ -65,6 +67,11 @@ def test_the_layering_test_sees_relative_and_absolute_imports():
     assert {"_checks", "convergence", "penalties"} <= imported_parts(PACKAGE / "_proximal.py")
     assert "_proximal" in imported_parts(PACKAGE / "sparse_coding" / "__init__.py")
     assert "runs" in imported_parts(PACKAGE / "training" / "_checkpoint.py")
+
+
+def test_types_are_checked_in_tests():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        plotting.code_stem("no array")
 
 
 def public_modules():

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_rank, check_real, check_shape, check_size
-from .._proximal import FISTA
+from .._proximal import FISTA, ISTA
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Solution, iterate
 from ..penalties import AbstractPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
@@ -33,7 +33,8 @@ def encode(
 
     L1, non-negative L1 and elastic net stop on the relative duality gap, gap ≤ tol·½‖x‖², so a converged
     code is certified: its energy is within tol·½‖x‖² of the minimum. Other penalties, and strength 0, stop
-    when a proximal-gradient step moves the code by at most tol, relative to max(‖z‖, ‖x @ atomsᵀ‖/L).
+    when a proximal-gradient step (the solver's own, else 1/L) moves the code by at most tol, relative to
+    max(‖z‖, ‖x @ atomsᵀ‖/L).
 
     Args:
         dictionary: the dictionary.
@@ -65,7 +66,10 @@ def encode(
     check_rank("x", x, "features")
     code = _start(dictionary, x, init)
     use_gram = True if isinstance(solver, CoordinateDescent) else None
-    problem = make_problem(dictionary, x, penalty, use_gram=use_gram)
+    step_size = None
+    if isinstance(solver, ISTA | FISTA) and not solver.backtracking:
+        step_size = solver.step_size
+    problem = make_problem(dictionary, x, penalty, use_gram=use_gram, step_size=step_size)
     return iterate(
         solver,
         problem,

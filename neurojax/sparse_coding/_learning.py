@@ -13,8 +13,8 @@ from .._checks import check_at_least
 from .._proximal import FISTA
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractSolver, Solution, Status
-from ..penalties import AbstractPenalty
-from ._dictionary import Dictionary, energy, normalize_atoms
+from ..penalties import AbstractPenalty, AbstractValuedPenalty
+from ._dictionary import Dictionary, normalize_atoms
 from ._encode import encode
 
 __all__ = ["AtomUsage", "DictionaryUpkeep", "SparseCodingObjective"]
@@ -37,7 +37,8 @@ class SparseCodingObjective(eqx.Module):
     loss = meanₙ ½‖xₙ − zₙ @ atoms‖² + penalty(zₙ), zₙ = argmin_z of the same. By the envelope theorem its
     gradient in the atoms is −meanₙ zₙᵀ(xₙ − zₙ @ atoms), so plain SGD of step size B·η on batches of B is
     Olshausen & Field's ΔΦ = η Σₙ (xₙ − Φzₙ)zₙᵀ. Samples that did not converge are left out of the gradient
-    (the mean is over the others); ``converged`` reports their share.
+    (the mean is over the others); ``converged`` reports their share. For a penalty without a value (Log)
+    the loss is the squared error alone; its gradient is the same.
 
     Called as ``objective(dictionary, state, batch, key)`` by ``fit``; ``state`` is ``None`` or an
     `AtomUsage`.
@@ -89,8 +90,10 @@ class SparseCodingObjective(eqx.Module):
         is_converged = solution.status == Status.converged
         codes = jnp.where(is_converged[:, None], solution.value, 0)
         data = jnp.where(is_converged[:, None], batch, 0)
-        energies = jax.vmap(energy, in_axes=(None, 0, 0, None))(model, data, codes, self.penalty)
-        loss = jnp.sum(energies) / jnp.maximum(jnp.sum(is_converged), 1)
+        total = 0.5 * jnp.sum((data - model.reconstruct(codes)) ** 2)
+        if isinstance(self.penalty, AbstractValuedPenalty):
+            total = total + jnp.sum(jnp.where(is_converged, jax.vmap(self.penalty.value)(codes), 0))
+        loss = total / jnp.maximum(jnp.sum(is_converged), 1)
         return loss, (_count(state, solution.value), _metrics(model, data, codes, solution, is_converged))
 
 

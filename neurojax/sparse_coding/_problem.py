@@ -25,7 +25,7 @@ class SparseCodingProblem(AbstractCompositeProblem):
         penalty: the penalty.
         drive: ``correlate(x)``.
         gram: the dictionary's Gram matrix, where that is the cheaper way to the gradient.
-        lipschitz: an upper estimate of the Gram matrix's largest eigenvalue.
+        lipschitz: an upper estimate of the Gram matrix's largest eigenvalue, or 1/step_size if that is given.
     """
 
     dictionary: AbstractDictionary
@@ -74,6 +74,7 @@ def make_problem(
     penalty: AbstractPenalty,
     *,
     use_gram: bool | None = None,
+    step_size: ArrayLike | None = None,
 ) -> SparseCodingProblem:
     """Set up the inference problem of one datum.
 
@@ -83,6 +84,8 @@ def make_problem(
         penalty: the penalty.
         use_gram: take gradients through the Gram matrix (atoms² products a step) or through the
             dictionary (2·atoms·features). ``None`` takes the cheaper: Gram where atoms < 2·features.
+        step_size: the step of the fixed-point map. ``None``: 1/L, with L from power iteration. It matters for
+            L0 and Log, whose fixed points depend on it.
 
     Returns:
         The problem, for `neurojax.convergence.iterate`.
@@ -101,7 +104,10 @@ def make_problem(
     if use_gram is None:
         use_gram = code.shape[-1] < 2 * x.shape[-1]
     gram = dictionary.gram() if use_gram else None
-    lipschitz = largest_eigenvalue(lambda z: constant.correlate(constant.reconstruct(z)), code)
+    if step_size is None:
+        lipschitz = largest_eigenvalue(lambda z: constant.correlate(constant.reconstruct(z)), code)
+    else:
+        lipschitz = 1 / jnp.asarray(step_size, code.dtype)
     drive = dictionary.correlate(x)
     return SparseCodingProblem(
         dictionary=dictionary, x=x, penalty=penalty, drive=drive, gram=gram, lipschitz=lipschitz

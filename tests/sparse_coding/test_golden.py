@@ -60,8 +60,7 @@ class OnInference(AbstractSolver):
 def learning_step(atoms: Float[Array, "atoms features"], batch: Float[Array, "batch features"], opt_state):
     settings, penalty = Settings(), L1(jnp.float64(0.5))
     dictionary = normalize_atoms(Dictionary(atoms))
-    inference = make_problem(dictionary, batch, penalty, use_gram=False)
-    inference = eqx.tree_at(lambda p: p.lipschitz, inference, jnp.float64(100.0))
+    inference = make_problem(dictionary, batch, penalty, use_gram=False, step_size=settings.code_step)
     solver = ISTA(step_size=settings.code_step)
     solution = iterate(
         OnInference(solver),

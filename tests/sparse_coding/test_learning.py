@@ -8,11 +8,12 @@ import optax
 import pytest
 
 from neurojax.convergence import Status
-from neurojax.penalties import L1
+from neurojax.penalties import L1, Log, SmoothL1
 from neurojax.sparse_coding import (
     AtomUsage,
     Dictionary,
     DictionaryUpkeep,
+    Gradient,
     SparseCodingObjective,
     encode_batch,
     random_dictionary,
@@ -58,6 +59,28 @@ def test_samples_that_do_not_converge_teach_nothing(small):
     all_samples, third_sample = learn(xs)[0], learn(jnp.where(is_third, xs, jnp.nan))[0]
     np.testing.assert_allclose(gradient, (8 * all_samples - third_sample) / 7, atol=1e-6)
     assert metrics["converged"] == 7 / 8 and all(np.isfinite(value) for value in metrics.values())
+
+
+def test_a_penalty_without_a_value_teaches_by_the_squared_error(small, x64):
+    atoms, xs = small
+    objective = SparseCodingObjective(Log(0.02), max_steps=5000)
+    (loss, _), gradient = eqx.filter_value_and_grad(
+        lambda d: objective(d, None, jnp.asarray(xs), KEY), has_aux=True
+    )(Dictionary(atoms))
+    codes = np.asarray(encode_batch(Dictionary(atoms), xs, Log(0.02)).value)
+    error = xs - codes @ atoms
+    np.testing.assert_allclose(loss, 0.5 * np.mean(np.sum(error**2, 1)))
+    np.testing.assert_allclose(gradient.atoms, -codes.T @ error / len(xs), atol=1e-9)
+
+
+def test_unfinished_samples_add_nothing_to_the_loss_of_a_penalty_that_is_positive_at_zero(small):
+    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
+    objective = SparseCodingObjective(SmoothL1(0.1, 1.0), Gradient(optax.sgd(0.1)), tol=1e-3)
+
+    def loss(batch):
+        return objective(Dictionary(atoms), None, batch, KEY)[0]
+
+    np.testing.assert_allclose(loss(xs.at[0, 0].set(jnp.nan)), loss(xs[1:]), rtol=1e-5)
 
 
 def test_a_batch_that_never_converges_looks_like_nothing_learned(small):

@@ -165,6 +165,19 @@ def test_warm_start_at_the_solution_stays_there(small, x64):
             np.testing.assert_allclose(values, np.broadcast_to(code, (21, 30)), atol=1e-6)
 
 
+@pytest.mark.parametrize("penalty", [Log(0.02), L0(0.02)], ids=repr)
+def test_the_residual_is_of_the_solvers_own_step(penalty, small, x64):
+    """Fixed points of these penalties depend on the step: steps below 1/L have fixed points of their own."""
+    atoms, xs = small
+    solution = encode_batch(
+        Dictionary(atoms), xs, penalty, solver=ISTA(step_size=0.02), tol=1e-9, max_steps=20000
+    )
+    assert np.all(solution.status == Status.converged)
+    for x, code in zip(xs, np.asarray(solution.value), strict=True):
+        moved = penalty.prox(code + 0.02 * atoms @ (x - code @ atoms), 0.02)
+        np.testing.assert_allclose(moved, code, atol=1e-8)
+
+
 def test_gram_and_two_product_forms_agree(small, x64):
     atoms, xs = small
     problems = [make_problem(Dictionary(atoms), xs[0], L1(0.1), use_gram=g) for g in (True, False)]
