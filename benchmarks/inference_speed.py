@@ -81,7 +81,7 @@ def jaxopt_vmapped(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.nd
         return 0.5 * jnp.sum((x - code @ atoms) ** 2)
 
     solver = jaxopt.ProximalGradient(
-        energy, jaxopt.prox.prox_lasso, stepsize=step, maxiter=5000, tol=2e-3, acceleration=True
+        energy, jaxopt.prox.prox_lasso, stepsize=step, maxiter=5000, tol=5e-5, acceleration=True
     )
     start = jnp.zeros(atoms.shape[0])
     run = jax.jit(jax.vmap(lambda x: solver.run(start, hyperparams_prox=common.STRENGTH, x=x).params))

@@ -1,5 +1,7 @@
 """The inference problem of one datum, and the certificate of its solution."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -105,13 +107,20 @@ def make_problem(
         use_gram = code.shape[-1] < 2 * x.shape[-1]
     gram = dictionary.gram() if use_gram else None
     if step_size is None:
-        lipschitz = largest_eigenvalue(lambda z: constant.correlate(constant.reconstruct(z)), code)
+        lipschitz = largest_eigenvalue(_squared(constant, gram), code)
     else:
         lipschitz = 1 / jnp.asarray(step_size, code.dtype)
     drive = dictionary.correlate(x)
     return SparseCodingProblem(
         dictionary=dictionary, x=x, penalty=penalty, drive=drive, gram=gram, lipschitz=lipschitz
     )
+
+
+def _squared(dictionary: AbstractDictionary, gram: Array | None) -> Callable[[Array], Array]:
+    """Return ``correlate(reconstruct(·))``, through the Gram matrix where there is one."""
+    if gram is None:
+        return lambda code: dictionary.correlate(dictionary.reconstruct(code))
+    return lambda code: product(code, jax.lax.stop_gradient(gram))
 
 
 def duality_gap(
