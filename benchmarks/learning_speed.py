@@ -122,10 +122,16 @@ def _plot(rows: list[dict[str, object]], n_steps: int) -> Figure:
     figure = Figure((9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = [str(row["contender"]).replace("), ", "),\n") for row in rows]
-    left.barh(names, [row["seconds"] for row in rows], color=["0.6", "tab:blue", "tab:cyan"])
-    left.set(xscale="log", xlabel="time (s)", title=f"{n_steps} learning steps")
-    right.barh(names, [row["held-out objective"] for row in rows], color=["0.6", "tab:blue", "tab:cyan"])
+    bars = left.barh(names, [row["seconds"] for row in rows], color=["0.6", "tab:blue", "tab:cyan"])
+    left.bar_label(bars, [f"{row['seconds']:.1f} s" for row in rows], padding=3)
+    left.set(xlabel="time (s)", title=f"{n_steps} learning steps")
+    left.margins(x=0.2)
+    bars = right.barh(
+        names, [row["held-out objective"] for row in rows], color=["0.6", "tab:blue", "tab:cyan"]
+    )
+    right.bar_label(bars, [f"{row['held-out objective']:.2f}" for row in rows], padding=3)
     right.set(xlabel="held-out objective", title="certified codes, float64", yticks=[])
+    right.margins(x=0.2)
     return figure
 
 
