@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import data, receptive_fields, training
+from .. import data, metrics, receptive_fields, training
 from .._checks import check_at_least
 from ..convergence import Solution, Status
 from ..runs import RunFolder, create_run, plain_settings, save
@@ -108,8 +108,8 @@ def _learn(settings: Settings, run: RunFolder, dictionary, objective, optimizer,
     evaluate = eqx.filter_jit(lambda model, patches: objective(model, None, patches, key))
 
     def evaluation(model: Dictionary, state: Any, key: Any) -> dict[str, jax.Array]:
-        loss, (_, metrics) = evaluate(model, held_out)
-        return {"loss": loss, **metrics}
+        loss, (_, measured) = evaluate(model, held_out)
+        return {"loss": loss, **measured}
 
     decisive = {name: value for name, value in plain_settings(settings).items() if name != "output"}
     return training.fit(
@@ -145,9 +145,8 @@ def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array) -> S
 
 def _summary(settings: Settings, run, dictionary, patches, solution: Solution, fits, seconds: float) -> str:
     codes = solution.value
-    error = patches - dictionary.reconstruct(codes)
-    explained = 1 - jnp.sum(error**2) / jnp.sum(patches**2)
-    n_active = jnp.mean(jnp.sum(codes != 0, axis=1))
+    explained = metrics.explained_variance(patches, dictionary.reconstruct(codes))
+    n_active = jnp.mean(metrics.n_active(codes))
     is_certified = settings.penalty.penalty in _CERTIFIED and settings.penalty.strength > 0
     measure = "worst relative duality gap" if is_certified else "largest relative movement"
     n_converged = int(jnp.sum(solution.status == Status.converged))

@@ -13,6 +13,7 @@ from .._checks import check_at_least
 from .._proximal import FISTA
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractSolver, Solution, Status
+from ..metrics import explained_variance, n_active
 from ..penalties import AbstractPenalty, AbstractValuedPenalty
 from ._dictionary import Dictionary, normalize_atoms
 from ._encode import encode
@@ -181,12 +182,11 @@ def _count(state: AtomUsage | None, codes: Array) -> AtomUsage | None:
 
 def _metrics(model, data, codes, solution: Solution, is_converged) -> dict[str, Array]:
     n_converged = jnp.maximum(jnp.sum(is_converged), 1)
-    squared_error = jnp.sum((data - model.reconstruct(codes)) ** 2)
-    power = jnp.sum(data**2)
+    reconstructions = model.reconstruct(codes)
     return {
-        "squared_error": squared_error / n_converged,
-        "explained_variance": jnp.where(power > 0, 1 - squared_error / jnp.where(power > 0, power, 1), 0),
-        "n_active": jnp.sum(codes != 0) / n_converged,
+        "squared_error": jnp.sum((data - reconstructions) ** 2) / n_converged,
+        "explained_variance": explained_variance(data, reconstructions),
+        "n_active": jnp.sum(n_active(codes)) / n_converged,
         "converged": jnp.mean(is_converged, dtype=data.dtype),
         "worst_residual": jnp.max(jnp.where(solution.status == Status.nonfinite, 0, solution.residual)),
         "inference_steps": jnp.mean(solution.n_steps, dtype=data.dtype),
