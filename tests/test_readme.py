@@ -21,6 +21,9 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     assert (tmp_path / "my-run" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tests|benchmarks|notebooks|neurojax)/[\w./-]+\w", TEXT))))
+NAMED = sorted(set(re.findall(r"(?:tests|benchmarks|notebooks|neurojax)/[\w./-]+\w", TEXT)))
+
+
+@pytest.mark.parametrize("path", NAMED)
 def test_every_file_that_is_named_exists(path):
     assert (README.parent / path).exists()
