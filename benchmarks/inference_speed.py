@@ -9,6 +9,7 @@ above 1e-4 is marked. Peers that are not installed are shown as absent.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -58,13 +59,13 @@ def scikit_learn(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndar
 
 def spams_lars(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarray]:
     """SPAMS' homotopy, float64, two threads."""
-    import spams
+    spams: Any = importlib.import_module("spams")
 
     atoms = np.asfortranarray(np.asarray(dictionary.atoms, np.float64).T)
     data = np.asfortranarray(np.asarray(xs, np.float64).T)
 
     def run() -> np.ndarray:
-        codes: Any = spams.lasso(data, D=atoms, lambda1=common.STRENGTH, mode=2, numThreads=2)
+        codes = spams.lasso(data, D=atoms, lambda1=common.STRENGTH, mode=2, numThreads=2)
         return codes.toarray().T
 
     return run
@@ -72,7 +73,7 @@ def spams_lars(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarra
 
 def jaxopt_vmapped(dictionary: Dictionary, xs: np.ndarray) -> Callable[[], np.ndarray]:
     """JAXopt's accelerated proximal gradient, float32, fixed step 1/L (its fastest form), vmapped."""
-    import jaxopt
+    jaxopt: Any = importlib.import_module("jaxopt")
 
     atoms, batch = dictionary.atoms, jnp.asarray(xs)
     step = float(1 / np.linalg.norm(np.asarray(atoms), 2) ** 2)
