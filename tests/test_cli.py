@@ -142,12 +142,20 @@ def test_bad_folders_and_commands_are_named(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_run_interrupted_from_the_keyboard_says_how_to_go_on(tmp_path):
+    # A shell's background job starts with SIGINT ignored, and hands that on.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from neurojax.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     words = ["sparse-coding", *SMALL, f"--runs={tmp_path}", "--n-steps=1000000"]
-    process = subprocess.Popen([sys.executable, "-m", "neurojax", *words], stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "sparse-coding" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
+    try:
+        metrics = tmp_path / "sparse-coding" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "--resume" in errors
