@@ -144,8 +144,8 @@ def cauchy_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> print(cauchy_threshold(jnp.array([-10.0, 0.0, 2.0]), 0.5))
-        [-9.900011  0.        1.543689]
+        >>> [round(u, 4) for u in cauchy_threshold(jnp.array([-10.0, 0.0, 2.0]), 0.5).tolist()]
+        [-9.9, 0.0, 1.5437]
     """
     v, t = _arguments(v, t)
     wide = jnp.promote_types(v.dtype, jnp.float32)
