@@ -22,6 +22,7 @@ __all__ = [
     "FISTA",
     "ISTA",
     "AbstractCompositeProblem",
+    "AbstractProximalGradient",
     "largest_eigenvalue",
     "length",
     "relative_norm",
@@ -60,7 +61,29 @@ class _Iterate(NamedTuple):
     step_size: Array
 
 
-class ISTA(AbstractSolver):
+class AbstractProximalGradient(AbstractSolver):
+    """What ISTA and FISTA share: the step size, the start, and the iterate of a state."""
+
+    step_size: ArrayLike | None = None
+    backtracking: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self):
+        if self.step_size is not None:
+            check_positive("step_size", self.step_size)
+
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
+        """Start from ``value``, without momentum."""
+        require_prox(type(self).__name__, problem.penalty)
+        first = 1.0 if self.backtracking else 1 / problem.lipschitz
+        step_size = jnp.asarray(first if self.step_size is None else self.step_size, value.dtype)
+        return _Iterate(value, value, jnp.ones((), value.dtype), step_size)
+
+    def value(self, state: _Iterate) -> Code:
+        """Return the iterate (not the point where the next gradient is taken)."""
+        return state.value
+
+
+class ISTA(AbstractProximalGradient):
     """Iterative shrinkage-thresholding: z ← prox_{ηg}(z − η∇f(z)).
 
     Attributes:
@@ -77,27 +100,13 @@ class ISTA(AbstractSolver):
         Daubechies, Defrise & De Mol 2004; Beck & Teboulle 2009, section 3, for backtracking.
     """
 
-    step_size: ArrayLike | None = None
-    backtracking: bool = eqx.field(default=False, static=True)
-
-    def __check_init__(self):
-        _check_step_size(self.step_size)
-
-    def init(self, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
-        """Start from ``value``."""
-        return _start(self, problem, value)
-
     def step(self, problem: AbstractCompositeProblem, state: _Iterate) -> _Iterate:
         """Take one proximal-gradient step."""
         value, step_size, _ = _proximal_step(problem, state, self.backtracking)
         return state._replace(value=value, point=value, step_size=step_size)
 
-    def value(self, state: _Iterate) -> Code:
-        """Return the iterate."""
-        return state.value
 
-
-class FISTA(AbstractSolver):
+class FISTA(AbstractProximalGradient):
     """ISTA with Nesterov's momentum, restarted for each sample when the momentum points uphill.
 
     From y = z₀, t = 1:  z⁺ = prox_{ηg}(y − η∇f(y));  t⁺ = (1 + √(1 + 4t²))/2;
@@ -114,16 +123,6 @@ class FISTA(AbstractSolver):
         Beck & Teboulle 2009; the restart: O'Donoghue & Candès 2015, section 3.2 (gradient scheme).
     """
 
-    step_size: ArrayLike | None = None
-    backtracking: bool = eqx.field(default=False, static=True)
-
-    def __check_init__(self):
-        _check_step_size(self.step_size)
-
-    def init(self, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
-        """Start from ``value``, without momentum."""
-        return _start(self, problem, value)
-
     def step(self, problem: AbstractCompositeProblem, state: _Iterate) -> _Iterate:
         """Take one accelerated step, or restart."""
         value, step_size, accepted = _proximal_step(problem, state, self.backtracking)
@@ -133,10 +132,6 @@ class FISTA(AbstractSolver):
         age = jnp.where(restart, 1, (1 + jnp.sqrt(1 + 4 * state.age**2)) / 2)
         momentum = jnp.where(restart, 0, (state.age - 1) / age)
         return _Iterate(value, value + momentum * change, age, step_size)
-
-    def value(self, state: _Iterate) -> Code:
-        """Return the iterate (not the extrapolated point)."""
-        return state.value
 
 
 def require_prox(name: str, penalty: AbstractPenalty) -> AbstractProximalPenalty:
@@ -212,13 +207,6 @@ def largest_eigenvalue(apply, like: Code, *, n_iterations: int = 30, margin: flo
     return jax.lax.stop_gradient(jnp.maximum((1 + margin) * norm, tiny))
 
 
-def _start(solver: ISTA | FISTA, problem: AbstractCompositeProblem, value: Code) -> _Iterate:
-    require_prox(type(solver).__name__, problem.penalty)
-    first = 1.0 if solver.backtracking else 1 / problem.lipschitz
-    step_size = jnp.asarray(first if solver.step_size is None else solver.step_size, value.dtype)
-    return _Iterate(value, value, jnp.ones((), value.dtype), step_size)
-
-
 def _proximal_step(problem, state: _Iterate, backtracking: bool) -> tuple[Array, Array, Array]:
     step_size = state.step_size
     if not backtracking:
@@ -234,8 +222,3 @@ def _proximal_step(problem, state: _Iterate, backtracking: bool) -> tuple[Array,
     rejected = excess > 0  # false for NaN: broken values go on, and end as a status
     step_size = jnp.where(rejected, step_size / 2, step_size)
     return jnp.where(rejected, state.value, value), step_size, ~rejected
-
-
-def _check_step_size(step_size) -> None:
-    if step_size is not None:
-        check_positive("step_size", step_size)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from ._checks import check_at_least, check_finite, check_rank, check_real, is_concrete
 from ._types import Count, PRNGKey, Scalar
-from .convergence import AbstractProblem, AbstractSolver, iterate
+from .convergence import AbstractProblem, Picard, iterate
 
 __all__ = ["ICA", "PCA", "fast_ica", "pca"]
 
@@ -170,7 +170,7 @@ def fast_ica(
     white = _product(xs - principal.mean, whitening.T)
     start = _decorrelate(jax.random.normal(key, (n_components, n_components), xs.dtype))
     problem = _Rotation(white, nonlinearity)
-    solution = iterate(_Picard(), problem, start, tol=tol, max_steps=max_steps, steps_per_check=5)
+    solution = iterate(Picard(), problem, start, tol=tol, max_steps=max_steps, steps_per_check=5)
     components = _fix_signs(_product(solution.value, whitening))
     # The rows of the whitening are orthogonal, so its pseudo-inverse is a rescaled transpose.
     mixing = _product(principal.components.T * deviations**2, _product(principal.components, components.T))
@@ -199,19 +199,6 @@ class _Rotation(AbstractProblem):
             activity, slope = sources**3, 3 * sources**2
         pull = _product(activity.T, self.white) / self.white.shape[0]
         return _decorrelate(pull - jnp.mean(slope, axis=0)[:, None] * value)
-
-
-class _Picard(AbstractSolver):
-    """Apply the problem's map again and again."""
-
-    def init(self, problem, value):
-        return value
-
-    def step(self, problem, state):
-        return problem.fixed_point(state)
-
-    def value(self, state):
-        return state
 
 
 def _decorrelate(rows: Float[Array, "components components"]) -> Float[Array, "components components"]:

@@ -61,6 +61,9 @@ def test_a_run_leaves_its_folder_and_a_resumed_one_is_the_uninterrupted_one(tmp_
     assert main(["sparse-coding", "--resume", str(parts), "--n-atoms", "30", "--strength", "0.25"]) == 2
     message = capsys.readouterr().err
     assert "n_atoms 20 → 30" in message and "strength 0.3 → 0.25" in message
+    assert main(["sparse-coding", "--resume", str(parts), "--n-steps", "15"]) == 2
+    assert "n_steps: expected at least 20, as before, got 15" in capsys.readouterr().err
+    assert json.loads((parts / "config.json").read_text())["learning"]["n_steps"] == 20
 
 
 def test_settings_survive_their_file():

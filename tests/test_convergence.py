@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from neurojax.convergence import (
     AbstractProblem,
-    AbstractSolver,
     NotConvergedError,
+    Picard,
     Status,
     iterate,
     raise_unless_converged,
@@ -30,17 +30,6 @@ class Contraction(AbstractProblem):
 
     def residual(self, value):
         return jnp.abs(self.fixed_point(value) - value)
-
-
-class Picard(AbstractSolver):
-    def init(self, problem, value):
-        return value
-
-    def step(self, problem, state):
-        return problem.fixed_point(state)
-
-    def value(self, state):
-        return state
 
 
 def solve(rate, offset, init=0.0, **settings):

@@ -38,7 +38,7 @@ def test_stored_notebook_names_no_machine_path(path):
     assert found is None, found and found.group()
 
 
-@pytest.mark.parametrize("line", ["see /home/someone/x", "in '/tmp/abc'", "C:\\\\Users\\\\x", "(/root/y)"])
+@pytest.mark.parametrize("line", ["see /home/someone/x", "in '/var/abc'", "C:\\\\Users\\\\x", "(/root/y)"])
 def test_a_machine_path_would_be_found(line):
     assert MACHINE_PATH.search(line)
 

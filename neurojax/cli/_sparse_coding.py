@@ -51,6 +51,11 @@ def main(arguments: Sequence[str]) -> None:
     if run is None:
         run = create_run(settings.output.runs, settings.output.name, settings)
     else:
+        n_before = run.read_config()["learning"]["n_steps"]
+        if settings.learning.n_steps < n_before:
+            raise ValueError(
+                f"n_steps: expected at least {n_before}, as before, got {settings.learning.n_steps}."
+            )
         resumed(run, settings, may_change=_MAY_CHANGE)
     print(f"run folder: {run.path}", flush=True)
 
@@ -130,7 +135,7 @@ def _learn(settings: Settings, run: RunFolder, dictionary, objective, optimizer,
 
 
 def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array) -> Solution:
-    """Encode the held-out patches, to the full precision of the dtype where a certificate can be had."""
+    """Encode the held-out patches to the tolerance of what is reported."""
     inference = settings.inference
     return encode_batch(
         dictionary,

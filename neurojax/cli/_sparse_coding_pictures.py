@@ -37,13 +37,13 @@ def _receptive_fields(atoms, fits, side: int) -> Figure:
 
 
 def _gabor_fits(atoms, fits, side: int) -> Figure:
-    figure = Figure((8, 8), layout="constrained")
+    figure = Figure((8, 9), layout="constrained")
     ax = figure.subplots()
-    order = np.argsort(-np.asarray(fits.r_squared))[:64]
+    order = np.argsort(-np.asarray(fits.r_squared))[:60]
     fitted = np.asarray(receptive_fields.gabor_batch(fits.gabor, (side, side)))
-    plotting.gabor_fits(
-        atoms[order], fitted[order], (side, side), ax, r_squared=np.asarray(fits.r_squared)[order]
-    )
+    r_squared = np.asarray(fits.r_squared)[order]
+    plotting.gabor_fits(atoms[order], fitted[order], (side, side), ax, r_squared=r_squared, n_columns=10)
+    ax.set_title(f"the {len(order)} best fitted atoms above their Gabor fits, with R²")
     return figure
 
 

@@ -14,7 +14,7 @@ from .._types import Scalar
 from ._gradients import AbstractGradient, Detached
 from ._solution import Solution, Status
 
-__all__ = ["AbstractProblem", "AbstractSolver", "iterate", "trace"]
+__all__ = ["AbstractProblem", "AbstractSolver", "Picard", "iterate", "trace"]
 
 _RUNNING = -1
 
@@ -48,6 +48,22 @@ class AbstractSolver(eqx.Module):
     @abstractmethod
     def value(self, state: Any) -> Any:
         """Return the iterate that a state stands for."""
+
+
+class Picard(AbstractSolver):
+    """Fixed-point iteration, the method that every problem has: value ← problem.fixed_point(value)."""
+
+    def init(self, problem: AbstractProblem, value: Any) -> Any:
+        """Start from ``value``."""
+        return value
+
+    def step(self, problem: AbstractProblem, state: Any) -> Any:
+        """Apply the problem's map once."""
+        return problem.fixed_point(state)
+
+    def value(self, state: Any) -> Any:
+        """Return the iterate, which is the whole state."""
+        return state
 
 
 def iterate(

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_rank, check_real, check_shape, check_size
-from .._proximal import FISTA, ISTA
+from .._proximal import FISTA, AbstractProximalGradient
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Solution, iterate
 from ..penalties import AbstractPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
@@ -67,7 +67,7 @@ def encode(
     code = _start(dictionary, x, init)
     use_gram = True if isinstance(solver, CoordinateDescent) else None
     step_size = None
-    if isinstance(solver, ISTA | FISTA) and not solver.backtracking:
+    if isinstance(solver, AbstractProximalGradient) and not solver.backtracking:
         step_size = solver.step_size
     problem = make_problem(dictionary, x, penalty, use_gram=use_gram, step_size=step_size)
     return iterate(
