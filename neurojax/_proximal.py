@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ._checks import check_positive
 from ._types import Scalar
-from .convergence import AbstractProblem, AbstractSolver
+from .convergence import AbstractSolver, AbstractStationaryProblem, Tangent
 from .penalties import AbstractPenalty, AbstractProximalPenalty, AbstractValuedPenalty
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 Code = Float[Array, "*code"]
 
 
-class AbstractCompositeProblem(AbstractProblem):
+class AbstractCompositeProblem(AbstractStationaryProblem):
     """Minimise F(z) = f(z) + g(z) over an array z: f smooth with L-Lipschitz gradient, g the penalty."""
 
     penalty: eqx.AbstractVar[AbstractPenalty]
@@ -49,9 +49,22 @@ class AbstractCompositeProblem(AbstractProblem):
     def fixed_point_from(self, value: Code, smooth_gradient: Code) -> Code:
         """Apply the same map where ∇f(value) is known already."""
         if self.penalty.is_smooth:
-            return value - (smooth_gradient + penalty_gradient(self.penalty, value)) / self.lipschitz
+            return value - (smooth_gradient + self.penalty.gradient(value)) / self.lipschitz
         penalty = require_prox("fixed_point", self.penalty)
         return penalty.prox(value - smooth_gradient / self.lipschitz, 1 / self.lipschitz)
+
+    def stationarity(self, value: Code) -> Code:
+        """Return ∇f(value) + ∇g(value), which a fixed point makes zero on the penalty's support."""
+        return self.smooth_gradient(value) + self.penalty.gradient(value)
+
+    def tangent(self, value: Code) -> Tangent:
+        """Return the support, the Hessian ∇²f + ∇²g, and L plus the positive part of ∇²g's diagonal."""
+        _, hessian = jax.linearize(lambda v: self.smooth_gradient(v) + self.penalty.gradient(v), value)
+        diagonal = jnp.full_like(value, self.lipschitz)
+        if self.penalty.is_separable:
+            _, curvature = jax.jvp(self.penalty.gradient, (value,), (jnp.ones_like(value),))
+            diagonal = diagonal + jnp.maximum(curvature, 0)
+        return Tangent(self.penalty.support(value), hessian, diagonal)
 
 
 class _Iterate(NamedTuple):
@@ -151,11 +164,6 @@ def require_value(name: str, penalty: AbstractPenalty) -> AbstractValuedPenalty:
             f"{name}: expected a penalty with a value, got {type(penalty).__name__}, which has none."
         )
     return penalty
-
-
-def penalty_gradient(penalty: AbstractPenalty, value: Code) -> Code:
-    """Return ∇g(value)."""
-    return jax.grad(require_value("penalty_gradient", penalty).value)(value)
 
 
 def length(vector: Code) -> Scalar:

@@ -18,19 +18,31 @@ Example:
     (True, 1.4142)
 """
 
-from ._gradients import AbstractGradient, Detached
-from ._iterate import AbstractProblem, AbstractSolver, Picard, iterate, trace
+from ._gradients import AbstractGradient, Detached, Truncated
+from ._implicit import Conditioning, Implicit, conditioning
+from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem, Picard, Tangent
+from ._iterate import iterate, trace
+from ._loop import Loop
 from ._solution import NotConvergedError, Solution, Status, raise_unless_converged
+from ._unrolled import Unrolled
 
 __all__ = [
     "AbstractGradient",
     "AbstractProblem",
     "AbstractSolver",
+    "AbstractStationaryProblem",
+    "Conditioning",
     "Detached",
+    "Implicit",
+    "Loop",
     "NotConvergedError",
     "Picard",
     "Solution",
     "Status",
+    "Tangent",
+    "Truncated",
+    "Unrolled",
+    "conditioning",
     "iterate",
     "raise_unless_converged",
     "trace",

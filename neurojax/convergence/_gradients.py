@@ -1,22 +1,27 @@
 """How derivatives pass through a convergence loop, as an object that can be swapped."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from ._solution import Solution
+from .._checks import check_at_least
+from ._interfaces import AbstractProblem, AbstractSolver
+from ._loop import RUNNING, Loop
+from ._solution import Solution, Status
 
-__all__ = ["AbstractGradient", "Detached"]
+__all__ = ["AbstractGradient", "Detached", "Truncated", "constant", "finite_or_zero"]
 
 
 class AbstractGradient(eqx.Module):
-    """A rule for the derivative of a solution with respect to its problem and its start."""
+    """A rule for the derivative of a solution with respect to its problem, its solver and its start."""
 
     @abstractmethod
-    def solve(self, run: Callable[..., Solution], solver, problem, init) -> Solution:
-        """Return ``run(solver, problem, init)`` with this rule's derivative attached."""
+    def solve(self, loop: Loop, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
+        """Return the solution that ``loop`` comes to, with this rule's derivative attached to its value."""
 
 
 class Detached(AbstractGradient):
@@ -27,11 +32,70 @@ class Detached(AbstractGradient):
         is all that learning needs when the loss is the energy that the solution minimises.
     """
 
-    def solve(self, run: Callable[..., Solution], solver, problem, init) -> Solution:
-        """Return ``run(solver, problem, init)`` as a constant."""
-        return run(*_stop_gradient((solver, problem, init)))
+    def solve(self, loop: Loop, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
+        """Return the solution as a constant."""
+        return loop.run(*constant((solver, problem, init)))
 
 
-def _stop_gradient(tree):
+class Truncated(AbstractGradient):
+    """Through the last ``n_steps`` steps; what came before them is a constant.
+
+    The loop runs as ever, but at most to ``max_steps − n_steps``; then ``n_steps`` more steps are taken, and
+    only these are differentiated. So the value is that of a run which goes on a little after its stop, and
+    status and residual are those of that value. With ``n_steps ≥ max_steps`` all ``max_steps`` steps are
+    taken, without a stop, and nothing is a constant.
+
+    Gradient:
+        Biased. For a step z ← T(z; θ) that contracts by ρ < 1 near the solution, dz/dθ is the sum
+        Σ_{j<k} (∂T/∂z)ʲ ∂T/∂θ in place of the whole series: a relative error of the order ρᵏ, mostly in
+        the directions that converge slowest. Momentum starts again as a constant too. Any order of
+        derivative, forward and reverse; memory grows with ``n_steps``. A sample that is not finite
+        before the last steps contributes zero.
+
+    Attributes:
+        n_steps: k, ≥ 1.
+
+    Raises:
+        ValueError: at construction, for a count below 1.
+
+    Reference:
+        Williams & Peng 1990, truncated backpropagation through time.
+    """
+
+    n_steps: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_at_least("n_steps", self.n_steps, 1)
+
+    def solve(self, loop: Loop, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
+        """Return the solution, ``n_steps`` differentiable steps on."""
+        n_steps = min(self.n_steps, loop.max_steps)
+        n_free = loop.max_steps - n_steps
+        method, fixed, start = constant((solver, problem, init))
+        progress = loop.advance(method, fixed, loop.start(method, fixed, start), n_free)
+        broken = progress.status == Status.nonfinite
+        # Zero times NaN is NaN: broken samples are differentiated at zero, and their own value put back.
+        safe = finite_or_zero(problem)
+        state = constant(finite_or_zero(progress.state)) if n_free else solver.init(safe, init)
+        state, _ = lax.scan(lambda s, _: (solver.step(safe, s), None), state, length=n_steps)
+        value = jax.tree.map(
+            lambda new, old: jnp.where(broken, lax.stop_gradient(old), new),
+            solver.value(state),
+            solver.value(progress.state),
+        )
+        residual, status = loop.look(fixed, constant(value))
+        status = jnp.where(status == RUNNING, Status.max_steps_reached, status).astype(jnp.int32)
+        n_taken = jnp.where(broken, progress.n_steps, progress.n_steps + n_steps)
+        return Solution(value, status, n_taken, residual)
+
+
+def constant(tree):
+    """Return ``tree`` with no derivative."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    return eqx.combine(lax.stop_gradient(arrays), rest)
+
+
+def finite_or_zero(tree):
+    """Return ``tree`` with NaN and infinity replaced by zero: where derivatives are taken, never a value."""
+    numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
+    return eqx.combine(jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), numbers), rest)

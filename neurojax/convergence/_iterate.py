@@ -1,69 +1,18 @@
-"""The loop itself, and the interfaces of what it runs."""
+"""`iterate` and `trace`: a solver run on a problem."""
 
-from abc import abstractmethod
-from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .._checks import check_at_least, check_positive, check_real, check_shape, is_concrete
-from .._types import Scalar
 from ._gradients import AbstractGradient, Detached
-from ._solution import Solution, Status
+from ._interfaces import AbstractProblem, AbstractSolver
+from ._loop import Loop
+from ._solution import Solution
 
-__all__ = ["AbstractProblem", "AbstractSolver", "Picard", "iterate", "trace"]
-
-_RUNNING = -1
-
-
-class AbstractProblem(eqx.Module):
-    """What is to be solved, for one sample.
-
-    A problem is a pytree that holds every array the solution depends on; nothing may be closed over.
-    """
-
-    @abstractmethod
-    def residual(self, value: Any) -> Scalar:
-        """Return the stopping measure at ``value``: non-negative, zero at a solution, NaN if it broke."""
-
-    @abstractmethod
-    def fixed_point(self, value: Any) -> Any:
-        """Apply the map whose fixed points are the solutions."""
-
-
-class AbstractSolver(eqx.Module):
-    """A method of solution: hyper-parameters, and what to do with them. Looping is not its business."""
-
-    @abstractmethod
-    def init(self, problem: Any, value: Any) -> Any:
-        """Return the state that starts from ``value``: all that the next step needs, arrays only."""
-
-    @abstractmethod
-    def step(self, problem: Any, state: Any) -> Any:
-        """Return the state one step on."""
-
-    @abstractmethod
-    def value(self, state: Any) -> Any:
-        """Return the iterate that a state stands for."""
-
-
-class Picard(AbstractSolver):
-    """Fixed-point iteration, the method that every problem has: value ← problem.fixed_point(value)."""
-
-    def init(self, problem: AbstractProblem, value: Any) -> Any:
-        """Start from ``value``."""
-        return value
-
-    def step(self, problem: AbstractProblem, state: Any) -> Any:
-        """Apply the problem's map once."""
-        return problem.fixed_point(state)
-
-    def value(self, state: Any) -> Any:
-        """Return the iterate, which is the whole state."""
-        return state
+__all__ = ["iterate", "trace"]
 
 
 def iterate(
@@ -100,8 +49,8 @@ def iterate(
     check_at_least("max_steps", max_steps, 1)
     check_at_least("steps_per_check", steps_per_check, 1)
     _check_tol(tol, problem, init)
-    run = partial(_run, tol=tol, max_steps=max_steps, steps_per_check=min(steps_per_check, max_steps))
-    return gradient.solve(run, solver, problem, init)
+    loop = Loop(tol, max_steps, min(steps_per_check, max_steps))
+    return gradient.solve(loop, solver, problem, init)
 
 
 def trace(solver: AbstractSolver, problem: AbstractProblem, init: Any, n_steps: int) -> Any:
@@ -128,31 +77,6 @@ def trace(solver: AbstractSolver, problem: AbstractProblem, init: Any, n_steps: 
 
     _, states = lax.scan(step, start, length=n_steps)
     return jax.tree.map(lambda first, rest: jnp.concatenate([jnp.asarray(first)[None], rest]), start, states)
-
-
-def _run(solver, problem, init, *, tol, max_steps, steps_per_check) -> Solution:
-    def look(state):
-        residual = problem.residual(solver.value(state))
-        status = jnp.where(residual <= tol, Status.converged, _RUNNING)
-        return residual, jnp.where(jnp.isfinite(residual), status, Status.nonfinite).astype(jnp.int32)
-
-    def take(n_steps, carry):
-        state, n_taken, *_ = carry
-        state = lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
-        return (state, n_taken + n_steps, *look(state))
-
-    def has_room_for(n_steps, carry):
-        _, n_taken, _, status = carry
-        return (status == _RUNNING) & (n_taken + n_steps <= max_steps)
-
-    state = solver.init(problem, init)
-    carry = (state, jnp.int32(0), *look(state))
-    # The last block is shorter where steps_per_check does not divide max_steps.
-    for n_steps in filter(None, (steps_per_check, max_steps % steps_per_check)):
-        carry = lax.while_loop(partial(has_room_for, n_steps), partial(take, n_steps), carry)
-    state, n_taken, residual, status = carry
-    status = jnp.where(status == _RUNNING, Status.max_steps_reached, status).astype(jnp.int32)
-    return Solution(solver.value(state), status, n_taken, residual)
 
 
 def _check_tol(tol, problem, init) -> None:

@@ -1,9 +1,11 @@
-"""What a penalty is: interfaces for its value and its proximal operator."""
+"""What a penalty is: interfaces for its value, its gradient and its proximal operator."""
 
 from abc import abstractmethod
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Float, Real
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from neurojax._types import Scalar
 
@@ -21,6 +23,18 @@ class AbstractPenalty(eqx.Module):
     is_smooth: eqx.AbstractClassVar[bool]
     is_separable: eqx.AbstractClassVar[bool]
 
+    @abstractmethod
+    def gradient(self, code: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Return the derivative of the penalty at ``code``, meant where that exists: on the support."""
+
+    @abstractmethod
+    def support(self, code: Float[ArrayLike, "*shape"]) -> Bool[Array, "*shape"]:
+        """Return which coefficients of a solution move when the problem does.
+
+        All of them for a smooth penalty; else those that are not held at a kink: the non-zero ones, the
+        groups that are not zero, and all whose strength is 0.
+        """
+
 
 class AbstractValuedPenalty(AbstractPenalty):
     """A penalty that has a value."""
@@ -28,6 +42,10 @@ class AbstractValuedPenalty(AbstractPenalty):
     @abstractmethod
     def value(self, code: Float[ArrayLike, "*shape"]) -> Scalar:
         """Return the penalty of ``code``, summed over all its entries, in its dtype."""
+
+    def gradient(self, code: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Return ∇value(code)."""
+        return jax.grad(self.value)(jnp.asarray(code))
 
 
 class AbstractProximalPenalty(AbstractPenalty):

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from neurojax._checks import check_at_least
 from neurojax._types import Scalar
@@ -76,6 +76,12 @@ class GroupL2(AbstractValuedPenalty, AbstractProximalPenalty):
         factor = jnp.where(is_identity, 1, excess / jnp.where(is_identity | (length == 0), 1, length))
         u = factor[..., None] * groups
         return u.reshape(*u.shape[:-2], v.shape[-1])
+
+    def support(self, code: Float[ArrayLike, "*batch atoms"]) -> Bool[Array, "*batch atoms"]:
+        """Return which coefficients are in a group that is not zero, or not penalised."""
+        code = jnp.asarray(code)
+        is_active = jnp.any(self._groups("code", code) != 0, axis=-1) | (self.strength == 0)
+        return jnp.repeat(is_active, self.group_size, axis=-1)
 
     def _groups(self, name, code):
         if np.ndim(code) == 0 or code.shape[-1] % self.group_size:

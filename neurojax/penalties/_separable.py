@@ -4,7 +4,7 @@ from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from neurojax._types import Scalar
 from neurojax.penalties._abstract import AbstractProximalPenalty, AbstractValuedPenalty
@@ -22,6 +22,7 @@ __all__ = ["L0", "L1", "Cauchy", "ElasticNet", "Gaussian", "Log", "NonNegativeL1
 Code: TypeAlias = Float[ArrayLike, "*shape"]
 Step: TypeAlias = Real[ArrayLike, "..."]
 Result: TypeAlias = Float[Array, "..."]
+Mask: TypeAlias = Bool[Array, "*shape"]
 
 
 class L1(AbstractValuedPenalty, AbstractProximalPenalty):
@@ -58,6 +59,10 @@ class L1(AbstractValuedPenalty, AbstractProximalPenalty):
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_u ½‖u − v‖² + step_size·Σ strength·|uᵢ|: soft thresholding."""
         return soft_threshold(v, step_times(step_size, self.strength, v))
+
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero, or not penalised."""
+        return (jnp.asarray(code) != 0) | (self.strength == 0)
 
 
 class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
@@ -96,6 +101,10 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
         return nonnegative_soft_threshold(v, step_times(step_size, self.strength, v))
+
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero."""
+        return jnp.asarray(code) != 0
 
 
 class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
@@ -136,6 +145,10 @@ class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
         shrunk = soft_threshold(v, step_times(step_size, self.l1, v))
         return shrunk / (1 + step_times(step_size, self.l2, v))
 
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero, or not penalised."""
+        return (jnp.asarray(code) != 0) | (self.l1 == 0)
+
 
 class L0(AbstractValuedPenalty, AbstractProximalPenalty):
     """The number of coefficients that are not zero: Σ strength·1[zᵢ ≠ 0].
@@ -172,6 +185,10 @@ class L0(AbstractValuedPenalty, AbstractProximalPenalty):
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return v where |v| > √(2·step_size·strength), 0 elsewhere."""
         return hard_threshold(v, step_times(step_size, self.strength, v))
+
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero, or not penalised."""
+        return (jnp.asarray(code) != 0) | (self.strength == 0)
 
 
 class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
@@ -215,6 +232,10 @@ class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
         v, scale = as_code(v, self.scale)
         return scale * cauchy_threshold(v / scale, t / scale / scale)
 
+    def support(self, code: Code) -> Mask:
+        """Return true for every coefficient: the penalty is smooth."""
+        return jnp.ones_like(code, bool)
+
 
 class Log(AbstractProximalPenalty):
     """The logarithm of magnitudes, strength·ln|zᵢ|, by its outer stationary branch alone.
@@ -240,6 +261,15 @@ class Log(AbstractProximalPenalty):
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return the larger stationary point of ½(u − v)² + step_size·strength·ln|u|, or 0 without one."""
         return log_threshold(v, step_times(step_size, self.strength, v))
+
+    def gradient(self, code: Code) -> Result:
+        """Return strength/codeᵢ, and 0 at zero."""
+        code, strength = as_code(code, self.strength)
+        return jnp.where(code == 0, 0, strength / jnp.where(code == 0, 1, code))
+
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero, or not penalised."""
+        return (jnp.asarray(code) != 0) | (self.strength == 0)
 
 
 class SmoothL1(AbstractValuedPenalty):
@@ -267,6 +297,10 @@ class SmoothL1(AbstractValuedPenalty):
         """Return Σ strength·√(codeᵢ² + epsilon)."""
         code, strength, epsilon = as_code(code, self.strength, self.epsilon)
         return jnp.sum(strength * jnp.sqrt(code**2 + epsilon))
+
+    def support(self, code: Code) -> Mask:
+        """Return true for every coefficient: the penalty is smooth."""
+        return jnp.ones_like(code, bool)
 
 
 class Gaussian(AbstractValuedPenalty):
@@ -298,3 +332,7 @@ class Gaussian(AbstractValuedPenalty):
         """Return Σ strength·(1 − exp(−(codeᵢ/scale)²))."""
         code, strength, scale = as_code(code, self.strength, self.scale)
         return jnp.sum(-strength * jnp.expm1(-((code / scale) ** 2)))
+
+    def support(self, code: Code) -> Mask:
+        """Return true for every coefficient: the penalty is smooth."""
+        return jnp.ones_like(code, bool)

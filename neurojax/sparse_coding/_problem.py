@@ -47,6 +47,14 @@ class SparseCodingProblem(AbstractCompositeProblem):
         """Return ∇½‖x − z·atoms‖²."""
         return -self.correlation(value)
 
+    def stationarity(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
+        """Return the energy's gradient, from dictionary and datum themselves.
+
+        So a derivative never passes through ``drive`` and ``gram``: it would cost atoms² numbers.
+        """
+        error = self.x - self.dictionary.reconstruct(value)
+        return self.penalty.gradient(value) - self.dictionary.correlate(error)
+
     def residual(self, value: Float[Array, "*code"]) -> Scalar:
         """Return the stopping measure.
 

@@ -10,9 +10,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_positive
-from .._proximal import penalty_gradient, require_prox
+from .._proximal import require_prox
 from ..convergence import AbstractSolver
-from ..penalties import AbstractValuedPenalty
 from ._problem import SparseCodingProblem
 
 __all__ = ["LCA", "CoordinateDescent", "Gradient", "LCAState"]
@@ -66,9 +65,7 @@ class LCA(AbstractSolver):
     def init(self, problem: SparseCodingProblem, value: Code) -> LCAState:
         """Start from the potentials that hold the code ``value``: u = a + ∇penalty(a) where a ≠ 0, else 0."""
         penalty = require_prox("LCA", problem.penalty)
-        potential = value
-        if isinstance(penalty, AbstractValuedPenalty):
-            potential = jnp.where(value == 0, 0, value + penalty_gradient(penalty, value))
+        potential = jnp.where(value == 0, 0, value + penalty.gradient(value))
         if self.time_step is None:
             step = jnp.minimum(0.1, 1 / problem.lipschitz)
         else:
@@ -160,7 +157,7 @@ class Gradient(AbstractSolver):
 
     def step(self, problem: SparseCodingProblem, state: _GradientState) -> _GradientState:
         """Update once along the energy's gradient."""
-        gradient = problem.smooth_gradient(state.value) + penalty_gradient(problem.penalty, state.value)
+        gradient = problem.smooth_gradient(state.value) + problem.penalty.gradient(state.value)
         change, optimizer = self.transform.update(gradient, state.optimizer, state.value)
         return _GradientState(optax.apply_updates(state.value, change), optimizer)
 

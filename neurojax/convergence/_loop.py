@@ -1,0 +1,79 @@
+"""The loop itself, in parts that a gradient mode can put together."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike
+
+from ._interfaces import AbstractProblem, AbstractSolver
+from ._solution import Solution, Status
+
+__all__ = ["RUNNING", "Loop", "Progress"]
+
+RUNNING = -1
+
+
+class Progress(NamedTuple):
+    """How far one run has come: the solver's state, steps taken, the last residual and its status."""
+
+    state: Any
+    n_steps: Array
+    residual: Array
+    status: Array
+
+
+class Loop(eqx.Module):
+    """A tolerance, and how often to look: all that `iterate` needs beside solver and problem."""
+
+    tol: ArrayLike
+    max_steps: int = eqx.field(static=True)
+    steps_per_check: int = eqx.field(static=True)
+
+    def look(self, problem: AbstractProblem, value: Any) -> tuple[Array, Array]:
+        """Return the residual at ``value``, and its status; ``RUNNING`` above the tolerance."""
+        residual = problem.residual(value)
+        status = jnp.where(residual <= self.tol, Status.converged, RUNNING)
+        return residual, jnp.where(jnp.isfinite(residual), status, Status.nonfinite).astype(jnp.int32)
+
+    def start(self, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Progress:
+        """Look at the start."""
+        state = solver.init(problem, init)
+        return Progress(state, jnp.int32(0), *self.look(problem, solver.value(state)))
+
+    def take(self, n_steps: int, solver: AbstractSolver, problem: AbstractProblem, progress: Progress):
+        """Take ``n_steps`` steps, without a look between them, and look."""
+        state = lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), progress.state)
+        return Progress(state, progress.n_steps + n_steps, *self.look(problem, solver.value(state)))
+
+    def has_room(self, n_steps: int, most: ArrayLike, progress: Progress) -> Array:
+        """Return whether the run goes on and may take ``n_steps`` more of ``most``."""
+        return (progress.status == RUNNING) & (progress.n_steps + n_steps <= most)
+
+    def blocks(self, most: int) -> list[int]:
+        """Return the sizes of the blocks between looks: the last is shorter where it has to be."""
+        return [n for n in (self.steps_per_check, most % self.steps_per_check) if 0 < n <= most]
+
+    def advance(
+        self, solver: AbstractSolver, problem: AbstractProblem, progress: Progress, most: int
+    ) -> Progress:
+        """Step until the run ends or has taken ``most`` steps."""
+        for n_steps in self.blocks(most):
+            room = partial(self.has_room, n_steps, most)
+            progress = lax.while_loop(room, partial(self.take, n_steps, solver, problem), progress)
+        return progress
+
+    def finish(self, solver: AbstractSolver, progress: Progress) -> Solution:
+        """Return the solution that a run has come to."""
+        status = jnp.where(progress.status == RUNNING, Status.max_steps_reached, progress.status)
+        value = solver.value(progress.state)
+        return Solution(
+            value, status.astype(jnp.int32), progress.n_steps, lax.stop_gradient(progress.residual)
+        )
+
+    def run(self, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
+        """Run from the start to the end."""
+        progress = self.advance(solver, problem, self.start(solver, problem, init), self.max_steps)
+        return self.finish(solver, progress)
