@@ -1,9 +1,10 @@
-"""Natural images, patches and whitening.
+"""Natural images, patches and whitening; handwritten digits.
 
 Photographs come with the library; the sets of the literature are found in the folder that the environment
 variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are checked by digest.
 """
 
+from ._digits import LabelledImages, mnist
 from ._files import load_images
 from ._patches import (
     PatchSampler,
@@ -17,12 +18,14 @@ from ._sets import kodak_images, natural_images, olshausen_images
 from ._whitening import Whitening, fit_whitening, rescale_variance, unwhiten_1996, whiten_1996
 
 __all__ = [
+    "LabelledImages",
     "PatchSampler",
     "Whitening",
     "fit_whitening",
     "grid_patches",
     "kodak_images",
     "load_images",
+    "mnist",
     "natural_images",
     "normalize_variance",
     "olshausen_images",

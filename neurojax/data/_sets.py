@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ._files import read_arrays, read_photograph
 from ._kodak import KODAK_SHA256
 
-__all__ = ["kodak_images", "natural_images", "olshausen_images"]
+__all__ = ["download_file", "find_file", "kodak_images", "natural_images", "olshausen_images"]
 
 _OLSHAUSEN_URL = "http://www.rctn.org/bruno/sparsenet/IMAGES.mat"
 _OLSHAUSEN_FILES = ("olshausen_whitened_images.npz", "IMAGES.mat")
@@ -57,7 +57,7 @@ def olshausen_images() -> Float[Array, "images rows columns"]:
     Reference: Olshausen, Field (1996), Emergence of simple-cell receptive field properties by learning a
     sparse code for natural images, Nature 381, 607-609. No licence is stated; cite the paper.
     """
-    path = _find(_OLSHAUSEN_FILES) or _download(_OLSHAUSEN_URL, "IMAGES.mat")
+    path = find_file(_OLSHAUSEN_FILES) or download_file(_OLSHAUSEN_URL, "IMAGES.mat")
     arrays = read_arrays(path)
     if "IMAGES" not in arrays:
         raise ValueError(f"{path}: expected a variable named IMAGES, got {', '.join(arrays) or 'none'}.")
@@ -105,7 +105,7 @@ def kodak_images(
 
 
 def _kodak_file(name: str, digest: str) -> Path:
-    path = _find((f"kodak/{name}",)) or _download(_KODAK_URL + name, f"kodak/{name}", digest)
+    path = find_file((f"kodak/{name}",)) or download_file(_KODAK_URL + name, f"kodak/{name}", digest)
     came = hashlib.sha256(path.read_bytes()).hexdigest()
     if came != digest:
         raise ValueError(
@@ -115,7 +115,8 @@ def _kodak_file(name: str, digest: str) -> Path:
     return path
 
 
-def _find(names: tuple[str, ...]) -> Path | None:
+def find_file(names: tuple[str, ...]) -> Path | None:
+    """Return the first of the files that is there: in the folder ``NEUROJAX_DATA``, then in the cache."""
     named = os.environ.get("NEUROJAX_DATA")
     folders = ([Path(named)] if named else []) + [_cache()]
     candidates = (folder / name for folder in folders for name in names)
@@ -126,7 +127,7 @@ def _cache() -> Path:
     return Path(pooch.os_cache("neurojax"))
 
 
-def _download(url: str, name: str, digest: str | None = None) -> Path:
+def download_file(url: str, name: str, digest: str | None = None) -> Path:
     """Return the path of a file fetched into the cache, where one with another digest is not kept."""
     target = _cache() / name
     try:
