@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._checks import check_at_least
+from .._trees import constant, finite_or_zero
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import RUNNING, Loop
 from ._solution import Solution, Status
 
-__all__ = ["AbstractGradient", "Detached", "Truncated", "constant", "finite_or_zero"]
+__all__ = ["AbstractGradient", "Detached", "Truncated"]
 
 
 class AbstractGradient(eqx.Module):
@@ -87,15 +88,3 @@ class Truncated(AbstractGradient):
         status = jnp.where(status == RUNNING, Status.max_steps_reached, status).astype(jnp.int32)
         n_taken = jnp.where(broken, progress.n_steps, progress.n_steps + n_steps)
         return Solution(value, status, n_taken, residual)
-
-
-def constant(tree):
-    """Return ``tree`` with no derivative."""
-    arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(lax.stop_gradient(arrays), rest)
-
-
-def finite_or_zero(tree):
-    """Return ``tree`` with NaN and infinity replaced by zero: where derivatives are taken, never a value."""
-    numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
-    return eqx.combine(jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), numbers), rest)

@@ -13,7 +13,8 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array
 
 from .._checks import check_at_least, check_positive
-from ._gradients import AbstractGradient, constant, finite_or_zero
+from .._trees import constant, finite_or_zero
+from ._gradients import AbstractGradient
 from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem
 from ._loop import Loop
 from ._solution import Solution, Status

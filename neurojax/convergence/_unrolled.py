@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._gradients import AbstractGradient, finite_or_zero
+from .._trees import finite_or_zero
+from ._gradients import AbstractGradient
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop
 from ._solution import Solution, Status

@@ -18,6 +18,7 @@ from ._dictionary import (
 )
 from ._encode import encode, encode_batch, encode_path
 from ._greedy import matching_pursuit, orthogonal_matching_pursuit
+from ._layer import SparseCodingLayer, rmsprop_inference
 from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
 from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
 from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
@@ -34,6 +35,7 @@ __all__ = [
     "DictionaryUpkeep",
     "Gradient",
     "LCAState",
+    "SparseCodingLayer",
     "SparseCodingObjective",
     "SparseCodingProblem",
     "correlate",
@@ -50,4 +52,5 @@ __all__ = [
     "orthogonal_matching_pursuit",
     "random_dictionary",
     "reconstruct",
+    "rmsprop_inference",
 ]

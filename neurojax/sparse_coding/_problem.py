@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_shape
 from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm, unit_of
+from .._trees import constant, finite_or_zero
 from .._types import Scalar
 from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
 from ._dictionary import AbstractDictionary, product
@@ -109,16 +110,16 @@ def make_problem(
     arrays, rest = eqx.partition(dictionary, eqx.is_inexact_array)
     arrays = jax.tree.map(lambda leaf: leaf.astype(code.dtype), arrays)
     dictionary = eqx.combine(arrays, rest)
-    constant = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     x = x.astype(code.dtype)
     if use_gram is None:
         use_gram = code.shape[-1] < 2 * x.shape[-1]
     gram = dictionary.gram() if use_gram else None
     if step_size is None:
-        lipschitz = largest_eigenvalue(_squared(constant, gram), code)
+        lipschitz = largest_eigenvalue(_squared(constant(dictionary), gram), code)
     else:
         lipschitz = 1 / jnp.asarray(step_size, code.dtype)
-    drive = dictionary.correlate(x)
+    # A broken datum shows in the residual; here its NaN would make the whole dictionary's derivative NaN.
+    drive = dictionary.correlate(finite_or_zero(x))
     return SparseCodingProblem(
         dictionary=dictionary, x=x, penalty=penalty, drive=drive, gram=gram, lipschitz=lipschitz
     )

@@ -50,8 +50,10 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
     def spread(choice, part):
         return jax.tree.map(lambda leaf: bool(choice(leaf) if callable(choice) else choice), part)
 
+    # A mask has the model's own form, and a model may well be callable.
+    is_predicate = callable(trainable) and not isinstance(trainable, eqx.Module)
     try:
-        mask = spread(trainable, model) if callable(trainable) else jax.tree.map(spread, trainable, model)
+        mask = spread(trainable, model) if is_predicate else jax.tree.map(spread, trainable, model)
     except ValueError as error:
         raise ValueError(
             f"trainable: expected truth values in a tree that fits the model ({error})."

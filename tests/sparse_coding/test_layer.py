@@ -1,0 +1,425 @@
+"""The sparse coding layer: its values, its derivatives in every mode, and the published layer it covers."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest_encode import encode
+
+from neurojax.convergence import Detached, Implicit, Status, Truncated, Unrolled
+from neurojax.penalties import L1, SmoothL1
+from neurojax.sparse_coding import (
+    ISTA,
+    Dictionary,
+    SparseCodingLayer,
+    make_problem,
+    normalize_atoms,
+    rmsprop_inference,
+)
+from neurojax.training import fit
+
+N_ATOMS, N_FEATURES, N_ROWS = 12, 8, 5
+KEY = jax.random.key(0)
+EXACT = {"tol": 2e-15, "learn_penalty": True, "returns": "reconstruction"}
+MODES = [Implicit(), Unrolled(), Truncated(20)]
+
+
+def problem(seed=0, n_rows=N_ROWS):
+    """Unit-length atoms and data of length about 1."""
+    rng = np.random.default_rng(seed)
+    atoms = rng.normal(size=(N_ATOMS, N_FEATURES))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    return atoms, rng.normal(size=(n_rows, N_FEATURES)) / np.sqrt(N_FEATURES)
+
+
+def make_layer(atoms, penalty=None, dtype=None, **settings):
+    return SparseCodingLayer(Dictionary(jnp.asarray(atoms, dtype)), penalty or L1(0.1), **settings)
+
+
+def probe(layer):
+    """Fixed weights of the outputs, which make a number of them."""
+    size = N_ATOMS if layer.returns == "code" else N_FEATURES
+    return np.random.default_rng(1).normal(size=(N_ROWS, size))
+
+
+@eqx.filter_jit
+def gradients(layer, xs):
+    """Return the outputs, and the gradient of their weighted sum (NaN left out) in layer and data."""
+
+    def total(learner):
+        layer, xs = learner
+        outputs = jax.vmap(layer)(xs)
+        return jnp.sum(jnp.where(jnp.isnan(outputs), 0, probe(layer) * outputs)), outputs
+
+    (_, outputs), (of_layer, of_xs) = eqx.filter_value_and_grad(total, has_aux=True)((layer, xs))
+    return outputs, of_layer, of_xs
+
+
+@eqx.filter_jit
+def forward(layer, xs):
+    return jnp.sum(probe(layer) * jax.vmap(layer)(xs))
+
+
+@eqx.filter_jit
+def infer(layer, xs):
+    return jax.vmap(layer.infer)(xs)
+
+
+def slopes(layer, xs, gradient, h):
+    """Yield derivatives along random directions: by ``gradient``, and by differences of the values."""
+    plain = eqx.tree_at(lambda m: m.gradient, layer, Detached())
+    rng = np.random.default_rng(2)
+    of_layer, of_xs = gradient
+    for part in ("atoms", "strength", "x") * 2:
+        point, slope = {
+            "atoms": (layer.dictionary.atoms, of_layer.dictionary.atoms),
+            "strength": (layer.penalty.strength, of_layer.penalty.strength),
+            "x": (xs, of_xs),
+        }[part]
+        direction = rng.normal(size=point.shape)
+
+        def value(shift, part=part, point=point, direction=direction):
+            there = point + shift * direction
+            if part == "x":
+                return forward(plain, there)
+            where = {"atoms": lambda m: m.dictionary.atoms, "strength": lambda m: m.penalty.strength}[part]
+            return forward(eqx.tree_at(where, plain, there), xs)
+
+        yield part, np.sum(slope * direction), (value(h) - value(-h)) / (2 * h)
+
+
+def relative_errors(found, exact):
+    """Return ‖a − b‖/‖b‖ for each leaf."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
+    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])
+
+
+def test_the_output_is_the_code_of_encode_or_what_it_stands_for():
+    atoms, xs = problem()
+    settings = {"solver": ISTA(), "tol": 1e-4, "max_steps": 400, "steps_per_check": 7}
+    layer, x = make_layer(atoms, None, jnp.float32, **settings), jnp.asarray(xs[0], jnp.float32)
+    solution = encode(layer.dictionary, x, L1(0.1), **settings)
+    assert solution.status == Status.converged and np.any(solution.value)
+
+    @eqx.filter_jit
+    def outputs(layer, x):
+        reconstructing = make_layer(layer.dictionary.atoms, returns="reconstruction", **settings)
+        return layer(x, key=KEY), layer.infer(x), reconstructing(x)
+
+    code, inferred, reconstruction = outputs(layer, x)
+    np.testing.assert_allclose(code, solution.value, atol=1e-6)
+    np.testing.assert_allclose(reconstruction, solution.value @ jnp.asarray(atoms, jnp.float32), atol=1e-6)
+    assert eqx.tree_equal(inferred, solution, rtol=1e-3, atol=1e-6)
+    assert inferred.n_steps % 7 == 0 and inferred.residual <= 1e-4
+
+
+def test_it_is_a_layer_of_a_sequential_network(x64):
+    atoms, xs = problem()
+    keys = jax.random.split(KEY)
+    network = eqx.nn.Sequential(
+        [
+            eqx.nn.Linear(N_FEATURES, N_FEATURES, key=keys[0]),
+            make_layer(atoms, L1(0.02)),
+            eqx.nn.Linear(N_ATOMS, 3, key=keys[1]),
+        ]
+    )
+
+    @eqx.filter_jit
+    def outputs_and_gradient(network, xs):
+        outputs = jax.vmap(network)(xs)
+        return outputs, eqx.filter_grad(lambda n: jnp.mean(jax.vmap(n)(xs) ** 2))(network)
+
+    outputs, gradient = outputs_and_gradient(network, xs)
+    one = eqx.filter_jit(lambda network, x, key: network(x, key=key))
+    np.testing.assert_allclose(outputs, [one(network, x, KEY) for x in xs], atol=1e-8)
+    before, layer, after = gradient.layers
+    for part in (before.weight, layer.dictionary.atoms, after.weight):
+        assert np.all(np.isfinite(part)) and np.linalg.norm(part) > 1e-4
+    assert layer.penalty.strength == 0
+
+
+@pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=repr)
+def test_derivatives_are_those_of_the_values(mode, x64):
+    atoms, xs = problem()
+    layer = make_layer(atoms, gradient=mode, **EXACT)
+    outputs, *gradient = gradients(layer, jnp.asarray(xs))
+    assert np.all(np.any(outputs != 0, axis=1))
+    for part, slope, difference in slopes(layer, jnp.asarray(xs), gradient, 1e-5):
+        np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-6, err_msg=part)
+
+
+def test_the_truncated_derivative_tends_to_the_minimisers(x64):
+    atoms, xs = problem(2)
+    _, *exact = gradients(make_layer(atoms, gradient=Implicit(), **EXACT), jnp.asarray(xs))
+    errors = []
+    for n_steps in (20, 2000):
+        layer = make_layer(atoms, gradient=Truncated(n_steps), **EXACT)
+        _, *truncated = gradients(layer, jnp.asarray(xs))
+        errors.append(relative_errors(truncated, exact))
+    np.testing.assert_array_less(1e-3, errors[0])
+    np.testing.assert_array_less(errors[1], 1e-6)
+
+
+def test_detached_trains_the_reconstruction_at_constant_codes(x64):
+    atoms, xs = problem()
+    layer = make_layer(atoms, gradient=Detached(), returns="reconstruction")
+    outputs, of_layer, of_xs = gradients(layer, xs)
+    codes = np.asarray(infer(layer, xs).value)
+    np.testing.assert_allclose(outputs, codes @ atoms, atol=1e-12)
+    np.testing.assert_allclose(of_layer.dictionary.atoms, codes.T @ probe(layer), atol=1e-12)
+    assert not np.any(of_xs)
+
+
+def test_a_strength_is_trained_only_on_request_and_a_solver_never():
+    atoms, xs = problem()
+    settings = {"solver": ISTA(jnp.asarray(0.2)), "gradient": Unrolled(), "dtype": jnp.float32}
+    xs = jnp.asarray(xs, jnp.float32)
+    _, fixed, fixed_xs = gradients(make_layer(atoms, **settings), xs)
+    _, learned, learned_xs = gradients(make_layer(atoms, learn_penalty=True, **settings), xs)
+    assert fixed.penalty.strength == 0 and abs(learned.penalty.strength) > 0.1
+    assert fixed.solver.step_size == 0 and learned.solver.step_size == 0
+    np.testing.assert_allclose(fixed.dictionary.atoms, learned.dictionary.atoms, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fixed_xs, learned_xs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=repr)
+def test_awkward_samples_have_finite_gradients_and_broken_ones_none(mode):
+    """A zero datum, a zero code, two equal atoms both active, and a datum with a NaN."""
+    atoms, xs = problem()
+    atoms[1], xs[0], xs[1], xs[2] = atoms[0], 0, 1e-3 * xs[1], 2 * atoms[0]
+    layer = make_layer(atoms, None, jnp.float32, gradient=mode, returns="reconstruction")
+    xs = jnp.asarray(xs, jnp.float32)
+    codes = infer(eqx.tree_at(lambda m: m.gradient, layer, Detached()), xs).value
+    assert not np.any(codes[:2]) and np.all(codes[2, :2] > 0.1)
+    outputs, *gradient = gradients(layer, xs.at[4].set(0))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outputs, gradient)))
+    with_nan, *gradient_with_nan = gradients(layer, xs.at[4, 3].set(jnp.nan))
+    np.testing.assert_array_equal(with_nan[:4], outputs[:4])
+    assert np.all(np.isnan(with_nan[4])) and not np.any(gradient_with_nan[1][4])
+    np.testing.assert_allclose(gradient_with_nan[0].dictionary.atoms, gradient[0].dictionary.atoms, atol=1e-6)
+
+
+def test_an_inference_that_diverges_is_seen_in_the_output():
+    atoms, xs = problem()
+    layer = make_layer(atoms, None, jnp.float32, solver=ISTA(jnp.asarray(10.0)), gradient=Unrolled())
+    xs = jnp.asarray(xs, jnp.float32).at[0].set(0)
+    outputs, of_layer, of_xs = gradients(layer, xs)
+    status = infer(layer, xs).status
+    assert status[0] == Status.converged and np.all(status[1:] == Status.nonfinite)
+    assert not np.any(outputs[0]) and np.all(np.isnan(outputs[1:]))
+    assert np.all(np.isfinite(of_layer.dictionary.atoms)) and np.all(np.isfinite(of_xs))
+
+
+def reconstruction_error(model, state, batch, key):
+    del key
+    return jnp.mean((jax.vmap(model)(batch) - batch) ** 2), (state, {})
+
+
+def sparse_rows(n_rows):
+    """Data made by two of twelve atoms each."""
+    rng = np.random.default_rng(3)
+    codes = np.zeros((n_rows, N_ATOMS))
+    for code in codes:
+        code[rng.choice(N_ATOMS, 2, replace=False)] = rng.normal(size=2)
+    return (codes @ problem(4)[0]).astype(np.float32)
+
+
+def test_an_autoencoder_learns_and_the_decay_of_weights_leaves_its_strength_alone():
+    def all_but_the_penalty(model):
+        return eqx.tree_at(lambda m: m.penalty, jax.tree.map(eqx.is_array, model), False)
+
+    model = make_layer(problem()[0], L1(0.1), jnp.float32, returns="reconstruction")
+    result = fit(
+        model,
+        reconstruction_error,
+        sparse_rows(64),
+        optimizer=optax.adamw(0.02, weight_decay=0.1, mask=all_but_the_penalty),
+        n_steps=150,
+        batch_size=16,
+        key=KEY,
+    )
+    loss = np.asarray(result.history["loss"])
+    assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
+    assert result.model.penalty.strength == np.float32(0.1)
+
+
+def test_a_trained_strength_stops_at_zero_where_the_caller_holds_it_there():
+    def upkeep(model, opt_state, state, batch, key):
+        model = eqx.tree_at(lambda m: m.dictionary, model, replace_fn=normalize_atoms)
+        model = eqx.tree_at(lambda m: m.penalty.strength, model, replace_fn=jax.nn.relu)
+        return model, opt_state, state
+
+    model = make_layer(
+        problem()[0], L1(0.1), jnp.float32, returns="reconstruction", learn_penalty=True, max_steps=500
+    )
+    rows, settings = sparse_rows(64), {"optimizer": optax.adam(0.02), "n_steps": 20, "key": KEY}
+    held = fit(model, reconstruction_error, rows, after_update=upkeep, **settings).model
+    assert held.penalty.strength == 0
+    np.testing.assert_allclose(jnp.linalg.norm(held.dictionary.atoms, axis=1), 1, rtol=1e-5)
+
+
+# The published layer (system 2), restated from its own formulas.
+GAMMA, ROUNDING, RATE, DECAY, MOMENTUM, EPSILON = 0.1, 1e-7, 1e-3, 0.9, 0.9, 1e-8
+
+
+def published_energy(data, atoms, codes):
+    """‖s − xA‖² + γ Σ √(x² + 1e-7), without the ½."""
+    return np.sum((data - codes @ atoms) ** 2, axis=1) + GAMMA * np.sum(np.sqrt(codes**2 + ROUNDING), axis=1)
+
+
+def published_gradient(data, atoms, codes):
+    return -2 * (data - codes @ atoms) @ atoms.T + GAMMA * codes / np.sqrt(codes**2 + ROUNDING)
+
+
+def published_states(data, atoms, n_steps):
+    """Codes, momenta and mean squares before the first and after each step."""
+    x = m = v = np.zeros((len(data), len(atoms)))
+    states = [(x, m, v)]
+    for _ in range(n_steps):
+        g = published_gradient(data, atoms, x)
+        v = DECAY * v + (1 - DECAY) * g**2
+        step = RATE * g / np.sqrt(v + EPSILON)
+        m = MOMENTUM * m - step
+        x = x + MOMENTUM * m - step
+        states.append((x, m, v))
+    return [np.stack(part) for part in zip(*states, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def published():
+    """16 data of std 0.28 and 256 features, 49 Glorot-uniform atoms, and 100 published steps on them."""
+    rng = np.random.default_rng(0)
+    limit = np.sqrt(6 / (49 + 256))
+    atoms, data = rng.uniform(-limit, limit, (49, 256)), rng.normal(0, 0.28, (16, 256))
+    return atoms, data, published_states(data, atoms, 100)
+
+
+def rmsprop_layer(atoms, n_steps=100, **settings):
+    settings = {"penalty": SmoothL1(GAMMA / 2, ROUNDING), "gradient": Detached(), **settings}
+    return make_layer(
+        atoms, solver=rmsprop_inference(), max_steps=n_steps, steps_per_check=n_steps, **settings
+    )
+
+
+@eqx.filter_jit
+def next_codes(atoms, data, codes, momenta, squares):
+    """Take one step of the solver from each of many published states of each datum."""
+    solver = rmsprop_inference()
+
+    def one(x, code, momentum, square):
+        setup = make_problem(Dictionary(atoms), x, SmoothL1(GAMMA / 2, ROUNDING))
+        start = solver.init(setup, code)
+        leaves, form = jax.tree.flatten(start.optimizer)
+        assert len(leaves) == 2  # Optax has RMSprop's mean squares first, then the momentum
+        state = start._replace(optimizer=jax.tree.unflatten(form, [square, momentum]))
+        return solver.value(solver.step(setup, state))
+
+    over_states = jax.vmap(one, in_axes=(None, 0, 0, 0))
+    return jax.vmap(over_states, in_axes=(0, 1, 1, 1), out_axes=1)(data, codes, momenta, squares)
+
+
+def test_the_restated_gradient_is_that_of_the_restated_energy(published):
+    atoms, data, states = published
+    codes, h = states[0][50], 1e-6
+    direction = np.random.default_rng(1).normal(size=codes.shape)
+    ends = [published_energy(data, atoms, codes + shift * direction) for shift in (h, -h)]
+    slope = np.sum(published_gradient(data, atoms, codes) * direction, axis=1)
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * h), atol=1e-4, rtol=1e-6)
+
+
+def test_every_step_of_rmsprop_inference_is_the_published_one(published, x64):
+    """From each of 100 published states: the run itself amplifies rounding beyond comparison."""
+    atoms, data, (codes, momenta, squares) = published
+    after = next_codes(atoms, data, codes[:-1], momenta[:-1], squares[:-1])
+    np.testing.assert_allclose(after, codes[1:], atol=1e-12)
+    single = [a.astype(np.float32) for a in (atoms, data, codes[:-1], momenta[:-1], squares[:-1])]
+    after = next_codes(*single)
+    assert after.dtype == np.float32
+    np.testing.assert_allclose(after, codes[1:], atol=2e-5)
+
+
+def test_a_hundred_steps_of_rmsprop_inference_are_the_published_hundred(published, x64):
+    """On data so large that the run stays clear of the minimum, near which rounding alone decides."""
+    atoms, data, _ = published
+    for scale in (10, 40):
+        codes = published_states(scale * data, atoms, 100)[0]
+        solution = infer(rmsprop_layer(atoms), scale * data)
+        assert np.all(solution.n_steps == 100)
+        np.testing.assert_allclose(solution.value, codes[100], atol=1e-6)
+
+
+def test_a_run_of_rmsprop_inference_is_the_published_run_until_rounding_decides(published, x64):
+    atoms, data, states = published
+    solution = infer(rmsprop_layer(atoms, 40), data)
+    np.testing.assert_allclose(solution.value, states[0][40], atol=1e-6)
+    # The published run itself, from a start moved by one rounding error, ends this far from itself.
+    moved = published_states(data * (1 + 1e-16) + 1e-16, atoms, 100)[0]
+    assert np.max(np.abs(moved[100] - states[0][100])) > 1e-4
+    energy = published_energy(data, atoms, states[0][100])
+    for dtype in (np.float64, np.float32):
+        solution = infer(rmsprop_layer(atoms, dtype=dtype), data.astype(dtype))
+        assert solution.value.dtype == dtype and np.all(solution.n_steps == 100)
+        codes = np.asarray(solution.value, np.float64)
+        np.testing.assert_allclose(published_energy(data, atoms, codes), energy, rtol=1e-4)
+        np.testing.assert_allclose(codes, states[0][100], atol=10 * RATE)
+
+
+def test_whether_the_published_inference_converges_depends_on_scale_and_is_told(published, x64):
+    atoms, data, _ = published
+    solutions = [infer(rmsprop_layer(atoms, tol=0.05), scale * data) for scale in (1, 40)]
+    assert np.all(solutions[0].status == Status.converged)
+    assert np.all(solutions[1].status == Status.max_steps_reached)
+    assert 0.9 < np.max(np.abs(solutions[1].value)) < 1.1  # ηn/(1 − μ) = 1
+
+
+def test_derivatives_through_few_steps_of_rmsprop_are_exact(x64):
+    atoms, xs = problem()
+    xs, penalty = jnp.asarray(xs), SmoothL1(GAMMA / 2, 1e-3)
+    layer = rmsprop_layer(atoms, 10, gradient=Unrolled(), penalty=penalty, learn_penalty=True)
+    for part, slope, difference in slopes(layer, xs, gradients(layer, xs)[1:], 1e-7):
+        np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-6, err_msg=part)
+
+
+def test_derivatives_through_all_steps_of_rmsprop_explode_near_the_minimum(x64):
+    atoms, xs = problem()
+    layers = [rmsprop_layer(atoms, 200, gradient=mode) for mode in (Unrolled(), Implicit())]
+    unrolled, implicit = (
+        np.linalg.norm(gradients(layer, jnp.asarray(xs))[1].dictionary.atoms) for layer in layers
+    )
+    assert unrolled > 1e9 * implicit
+
+
+def test_bad_arguments_are_named(untyped):
+    atoms, xs = problem()
+    bad = {
+        "dictionary: expected an instance of AbstractDictionary, got ndarray": {"dictionary": atoms},
+        "penalty: expected an instance of AbstractPenalty, got float": {"penalty": 0.1},
+        "solver: expected an instance of AbstractSolver, got the class ISTA": {"solver": ISTA},
+        "gradient: expected an instance of AbstractGradient, got str": {"gradient": "implicit"},
+        "learn_penalty: expected an instance of bool, got int": {"learn_penalty": 1},
+        'returns: expected "code" or "reconstruction", got \'codes\'': {"returns": "codes"},
+        "tol: expected a number > 0, got 0": {"tol": 0},
+        "max_steps: expected a whole number ≥ 1, got 0": {"max_steps": 0},
+        "steps_per_check: expected a whole number ≥ 1, got 1.5": {"steps_per_check": 1.5},
+    }
+    for message, argument in bad.items():
+        with pytest.raises(ValueError, match=message):
+            SparseCodingLayer(**{"dictionary": Dictionary(atoms), "penalty": L1(0.1), **argument})
+    layer = make_layer(atoms, None, jnp.float32)
+    for x, message in [
+        (xs[0, 1:], "x: expected 8 features of the dictionary on axis -1"),
+        (xs, r"x: expected 1 axes \(features\), got shape \(5, 8\)"),
+        (np.arange(8), "x: expected real floating-point numbers, got dtype int32"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layer(x)
+
+
+def test_bad_rmsprop_settings_are_named_and_equal_ones_share_a_solver(untyped):
+    for name, value in [("step_size", 0), ("decay", 1.0), ("momentum", -0.1), ("epsilon", 0)]:
+        with pytest.raises(ValueError, match=f"{name}: expected a number .*, got {value}"):
+            rmsprop_inference(**{name: value})
+    assert rmsprop_inference() is rmsprop_inference(1e-3)
+    assert rmsprop_inference(momentum=0.5) is not rmsprop_inference()
