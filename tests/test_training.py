@@ -234,6 +234,14 @@ def test_strengths_are_arguments_not_constants():
     np.testing.assert_allclose(second.history["loss"][0], 2 * first.history["loss"][0])
 
 
+def test_a_mask_may_have_the_form_of_a_callable_model():
+    model = eqx.nn.Linear(2, 1, key=jax.random.key(0))
+    mask = eqx.tree_at(lambda m: m.bias, jax.tree.map(eqx.is_array, model), False)
+    trained = simple(model, lambda m, s, b, k: (jnp.sum(m(jnp.ones(2)) ** 2), (s, {})), trainable=mask).model
+    np.testing.assert_array_equal(trained.bias, model.bias)
+    assert np.any(trained.weight != model.weight)
+
+
 # Non-finite numbers
 
 
