@@ -11,6 +11,7 @@ from jax.core import Tracer
 __all__ = [
     "check_at_least",
     "check_finite",
+    "check_kind",
     "check_nonnegative",
     "check_positive",
     "check_rank",
@@ -24,6 +25,13 @@ __all__ = [
 def is_concrete(value) -> bool:
     """Return whether the values (not only the shape) of ``value`` are known now."""
     return not isinstance(value, Tracer)
+
+
+def check_kind(name: str, value, kind: type) -> None:
+    """Raise ``ValueError`` unless ``value`` is an instance of ``kind``."""
+    if not isinstance(value, kind):
+        came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {came}.")
 
 
 def check_rank(name: str, value, axes: str) -> None:

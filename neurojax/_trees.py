@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["constant", "finite_or_zero"]
+__all__ = ["bounded", "constant"]
 
 
 def constant(tree):
@@ -14,7 +14,15 @@ def constant(tree):
     return eqx.combine(lax.stop_gradient(arrays), rest)
 
 
-def finite_or_zero(tree):
-    """Return ``tree`` with NaN and infinity replaced by zero: where derivatives are taken, never a value."""
+def bounded(tree):
+    """Return ``tree`` with NaN as 0 and ±infinity as ±√max: for taking derivatives, never as a value.
+
+    Zero times these is zero. Infinity keeps its meaning, as a strength that forbids an atom has it.
+    """
     numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
-    return eqx.combine(jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), numbers), rest)
+    return eqx.combine(jax.tree.map(_bounded, numbers), rest)
+
+
+def _bounded(leaf):
+    largest = float(jnp.finfo(leaf.dtype).max) ** 0.5
+    return jnp.nan_to_num(leaf, nan=0.0, posinf=largest, neginf=-largest)

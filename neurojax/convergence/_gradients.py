@@ -1,6 +1,7 @@
 """How derivatives pass through a convergence loop, as an object that can be swapped."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._checks import check_at_least
-from .._trees import constant, finite_or_zero
+from .._trees import bounded, constant
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import RUNNING, Loop
 from ._solution import Solution, Status
@@ -50,8 +51,8 @@ class Truncated(AbstractGradient):
         Biased. For a step z ← T(z; θ) that contracts by ρ < 1 near the solution, dz/dθ is the sum
         Σ_{j<k} (∂T/∂z)ʲ ∂T/∂θ in place of the whole series: a relative error of the order ρᵏ, mostly in
         the directions that converge slowest. Momentum starts again as a constant too. Any order of
-        derivative, forward and reverse; memory grows with ``n_steps``. A sample that is not finite
-        before the last steps contributes zero.
+        derivative, forward and reverse; memory grows with ``n_steps``. A sample whose status is
+        ``nonfinite`` contributes zero.
 
     Attributes:
         n_steps: k, ≥ 1.
@@ -74,17 +75,18 @@ class Truncated(AbstractGradient):
         n_free = loop.max_steps - n_steps
         method, fixed, start = constant((solver, problem, init))
         progress = loop.advance(method, fixed, loop.start(method, fixed, start), n_free)
-        broken = progress.status == Status.nonfinite
-        # Zero times NaN is NaN: broken samples are differentiated at zero, and their own value put back.
-        safe = finite_or_zero(problem)
-        state = constant(finite_or_zero(progress.state)) if n_free else solver.init(safe, init)
-        state, _ = lax.scan(lambda s, _: (solver.step(safe, s), None), state, length=n_steps)
-        value = jax.tree.map(
-            lambda new, old: jnp.where(broken, lax.stop_gradient(old), new),
-            solver.value(state),
-            solver.value(progress.state),
-        )
-        residual, status = loop.look(fixed, constant(value))
+        # The last steps once without a derivative, to know which samples break in them ...
+        end = lax.fori_loop(0, n_steps, lambda _, state: method.step(fixed, state), progress.state)
+        residual, status = loop.look(fixed, method.value(end))
+        broken = status == Status.nonfinite
+
+        def step(state, _):
+            # ... and those stand still: zero times NaN would be NaN for everything that samples share.
+            return jax.tree.map(partial(jnp.where, broken), state, solver.step(safe, state)), None
+
+        safe = bounded(problem)
+        state = constant(bounded(progress.state)) if n_free else solver.init(safe, bounded(init))
+        state, _ = lax.scan(step, state, length=n_steps)
+        value = jax.tree.map(partial(jnp.where, broken), constant(method.value(end)), solver.value(state))
         status = jnp.where(status == RUNNING, Status.max_steps_reached, status).astype(jnp.int32)
-        n_taken = jnp.where(broken, progress.n_steps, progress.n_steps + n_steps)
-        return Solution(value, status, n_taken, residual)
+        return Solution(value, status, progress.n_steps + n_steps, residual)

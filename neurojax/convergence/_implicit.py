@@ -13,7 +13,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array
 
 from .._checks import check_at_least, check_positive
-from .._trees import constant, finite_or_zero
+from .._trees import bounded, constant
 from ._gradients import AbstractGradient
 from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem
 from ._loop import Loop
@@ -30,17 +30,20 @@ class Implicit(AbstractGradient):
     symmetric, and positive definite at a strict minimum, so it is solved by conjugate gradients. The same
     forward loop as `Detached`, and memory that does not grow with its steps.
 
-    Where the block is (nearly) singular, as for two equal atoms that are both active, the solution is not a
-    differentiable function of θ. Directions for which the system has a solution still get the shortest one.
-    A direction that conjugate gradients cannot solve to √ε of its length within ``max_steps`` is solved with
-    H + damping·D in place of H (D is ``tangent.diagonal``): finite, and of bounded size. `conditioning` says
-    which samples are of that kind; ``report=True`` warns when it happens.
+    Where the block is singular, as for two equal atoms that are both active, the solution is not a
+    differentiable function of θ. Directions for which the system has a solution still get one (the shortest
+    in the norm of D = ``tangent.diagonal``). A direction that conjugate gradients cannot solve to √ε of its
+    length within ``max_steps`` is solved with H + damping·D in place of H, and what is not finite even then
+    is 0. ``report=True`` warns when that happens; `conditioning` tells beforehand how near to singular a
+    solution's system is.
 
     Gradient:
-        That of the solution for a converged sample: off by about (residual of the code)·(condition of
-        H_MM), so converge well (a relative gap of 1e-5 or less). For a sample that ran out of steps, the same
-        formula at its last iterate and support: finite, not the derivative of anything; mask it by its
-        status. A ``nonfinite`` sample contributes zero. Zero with respect to the solver and the
+        That of the solution, for a converged sample. What limits it is the code: with the support right, the
+        derivatives of an L1 code in datum and strength are exact, those in the atoms as good as the code
+        times the condition of H_MM; with a coefficient on the wrong side of its threshold, that one's share is
+        missing or too much. So converge well: a relative gap of 1e-5 or less. For a sample that ran out of
+        steps, the same formula at its last iterate and support: finite, not the derivative of anything; mask
+        it by its status. A ``nonfinite`` sample contributes zero. Zero with respect to the solver and the
         start. Forward and reverse mode, of any order; the support and the choice of damping are constants.
 
     Attributes:
@@ -92,7 +95,7 @@ def _at_solution(problem, value, usable, settings: Implicit):
 def _at_solution_jvp(primals, tangents):
     problem, value, usable, settings = primals
     value = _at_solution(problem, value, usable, settings)  # so that a second derivative sees this one
-    problem, point = finite_or_zero((problem, value))
+    problem, point = bounded((problem, value))
     mask, operator, diagonal = problem.tangent(point)
     mask = jax.tree.map(lambda moves: moves & usable, mask)
     moving, held = eqx.partition(problem, jax.tree.map(_is_given, tangents[0], is_leaf=_is_none))
@@ -138,6 +141,7 @@ def _conjugate_gradients(apply, force, *, diagonal, settings: Implicit):
         jax.debug.callback(_warn, is_solved)
     # A zero right-hand side ends at once: in a batch without degenerate samples this costs nothing.
     rest = solve(damped, jax.tree.map(lambda leaf: jnp.where(is_solved, 0, leaf), force))
+    rest = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), rest)
     return jax.tree.map(lambda a, b: unit * jnp.where(is_solved, a, b), exact, rest)
 
 
@@ -171,7 +175,7 @@ def conditioning(problem: AbstractStationaryProblem, value: Any) -> Conditioning
     Returns:
         The report; for an empty support both eigenvalues are 1 and nothing is degenerate.
     """
-    problem, value = constant(finite_or_zero((problem, value)))
+    problem, value = constant(bounded((problem, value)))
     mask, operator, diagonal = problem.tangent(value)
     flat, unravel = ravel_pytree(value)
     free, scale = ravel_pytree(mask)[0], jnp.sqrt(ravel_pytree(diagonal)[0])
@@ -190,7 +194,8 @@ def conditioning(problem: AbstractStationaryProblem, value: Any) -> Conditioning
 def _warn(is_solved) -> None:
     if not is_solved:
         warnings.warn(
-            "Implicit: the system of a sample is degenerate on its support; its derivative was damped.",
+            "Implicit: the system of a sample is degenerate on its support, or needs more than max_steps; "
+            "its derivative was damped.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import check_at_least, check_positive, check_real, check_shape, is_concrete
+from .._checks import check_at_least, check_kind, check_positive, check_real, check_shape, is_concrete
 from ._gradients import AbstractGradient, Detached
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop
@@ -37,15 +37,18 @@ def iterate(
         tol: the tolerance, in the residual's units; at least 8 machine epsilons of the residual's dtype.
         max_steps: the most steps one sample may take, ≥ 1.
         steps_per_check: steps between two looks at the residual, ≥ 1.
-        gradient: how derivatives pass through; see `Detached`.
+        gradient: how derivatives pass through: `Detached`, `Implicit`, `Unrolled` or `Truncated`.
 
     Returns:
         The solution. Running out of steps and non-finite values are statuses, never exceptions.
 
     Raises:
-        ValueError: at trace time, for a ``tol`` that is not positive or below 8 epsilons, for counts
-            below 1 and for a residual that is not one real number.
+        ValueError: at trace time, for arguments of another kind, for a ``tol`` that is not positive or below
+            8 epsilons, for counts below 1 and for a residual that is not one real number.
     """
+    check_kind("solver", solver, AbstractSolver)
+    check_kind("problem", problem, AbstractProblem)
+    check_kind("gradient", gradient, AbstractGradient)
     check_at_least("max_steps", max_steps, 1)
     check_at_least("steps_per_check", steps_per_check, 1)
     _check_tol(tol, problem, init)

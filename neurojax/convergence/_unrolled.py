@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._trees import finite_or_zero
+from .._trees import bounded
 from ._gradients import AbstractGradient
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop
@@ -21,16 +21,20 @@ __all__ = ["Unrolled"]
 class Unrolled(AbstractGradient):
     """Through every step that was taken, the early stop kept.
 
-    The forward pass is the plain loop, which leaves a copy of the solver's state every s steps,
-    s ≈ ½√max_steps; the backward pass takes each stretch of s steps once more, the last one first. Time: the
-    forward pass twice, and the steps' derivatives. Memory: about 2.5·√max_steps solver states a sample.
+    The forward pass is the plain loop, which leaves a copy of the solver's state every s steps; the backward
+    pass takes each stretch of s steps once more, the last one first. Time: the forward pass twice, and the
+    steps' derivatives. Memory: max_steps/s + s solver states a sample, about 2.5·√max_steps, as s is the
+    multiple of ``steps_per_check`` next above ½√max_steps (more where checks are rarer than that); and one
+    copy a sample of what the derivative is taken in, for example of the atoms.
 
     Gradient:
         Exact for the iterate that is returned, converged or not; it tends to the derivative of the solution
         as the iterate tends to it, about as fast. With respect to the problem, the solver's arrays
-        and the start. Reverse mode only: ``jax.jvp`` raises a ``TypeError``. Second derivatives by forward
-        over reverse mode (``jax.hessian``); reverse over reverse raises. A sample whose status is
-        ``nonfinite`` contributes zero.
+        and the start. A sample whose status is ``nonfinite`` contributes zero. Reverse mode only:
+        ``jax.jvp`` raises JAX's ``TypeError: can't apply forward-mode differentiation (jvp) to a
+        custom_vjp function``. Second derivatives by forward over reverse mode (``jax.hessian``); reverse over
+        reverse raises JAX's ``ValueError: Reverse-mode differentiation does not work for lax.while_loop``.
+        `Implicit` and `Truncated` give all of these.
 
     Reference:
         Griewank & Walther 2008, Evaluating derivatives, section 12.2, with one level of checkpoints.
@@ -82,7 +86,7 @@ def _backward(residuals, cotangent: Solution, perturbed, learner, loop: Loop):
     progress, checkpoints = residuals
     broken = progress.status == Status.nonfinite
     n_steps = jnp.where(broken, 0, progress.n_steps)
-    moving, held = eqx.partition(finite_or_zero(learner), perturbed)
+    moving, held = eqx.partition(bounded(learner), perturbed)
     stretch = _stretch(loop)
 
     def start(moving, _):
@@ -111,7 +115,7 @@ def _backward(residuals, cotangent: Solution, perturbed, learner, loop: Loop):
         carry, _ = lax.scan(back_one, tuple(carry), (states, is_taken), reverse=True)
         return index - 1, *carry
 
-    share, pulled = _pull(end, moving, finite_or_zero(progress.state), cotangent.value)
+    share, pulled = _pull(end, moving, bounded(progress.state), cotangent.value)
     last = (n_steps + stretch - 1) // stretch - 1
     _, total, pulled = lax.while_loop(lambda carry: carry[0] >= 0, back_stretch, (last, share, pulled))
     total = _add(total, _pull(start, moving, (), pulled)[0])

@@ -32,7 +32,7 @@ class AbstractPenalty(eqx.Module):
         """Return which coefficients of a solution move when the problem does.
 
         All of them for a smooth penalty; else those that are not held at a kink: the non-zero ones, the
-        groups that are not zero, and all whose strength is 0.
+        groups that are not zero, and all whose strength is 0 (unless a constraint holds them).
         """
 
 

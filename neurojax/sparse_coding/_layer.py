@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_positive
+from .._checks import check_at_least, check_kind, check_positive
 from .._proximal import FISTA
 from .._trees import constant
 from .._types import PRNGKey
@@ -47,7 +47,8 @@ class SparseCodingLayer(eqx.Module):
         tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum, ≥ 1.
         steps_per_check: solver steps between two looks at the residual, ≥ 1. With
-            ``steps_per_check=max_steps`` a datum gets exactly that many, or none if zero is its code.
+            ``steps_per_check=max_steps`` a datum gets exactly that many; except under `Truncated`, none if
+            zero is its code.
         learn_penalty: whether derivatives reach the penalty's arrays, all of them (of a `SmoothL1` also
             epsilon, which must stay positive).
 
@@ -88,11 +89,11 @@ class SparseCodingLayer(eqx.Module):
     learn_penalty: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
-        _check_kind("dictionary", self.dictionary, AbstractDictionary)
-        _check_kind("penalty", self.penalty, AbstractPenalty)
-        _check_kind("solver", self.solver, AbstractSolver)
-        _check_kind("gradient", self.gradient, AbstractGradient)
-        _check_kind("learn_penalty", self.learn_penalty, bool)
+        check_kind("dictionary", self.dictionary, AbstractDictionary)
+        check_kind("penalty", self.penalty, AbstractPenalty)
+        check_kind("solver", self.solver, AbstractSolver)
+        check_kind("gradient", self.gradient, AbstractGradient)
+        check_kind("learn_penalty", self.learn_penalty, bool)
         if self.returns not in ("code", "reconstruction"):
             raise ValueError(f'returns: expected "code" or "reconstruction", got {self.returns!r}.')
         if self.tol is not None:
@@ -142,7 +143,7 @@ def rmsprop_inference(
     ‖x − z @ atoms‖² + γ Σ √(zᵢ² + 1e-7) of that layer the penalty is ``SmoothL1(γ/2, 1e-7)``.
 
     It was run for a fixed number n of steps, ``max_steps=n, steps_per_check=n``: the residual is then looked
-    at before the first and after the last step only. A coefficient moves by at most about ηn/(1 − μ) in n
+    at before the first and after the last step only. A coefficient moves by about ηn/(1 − μ) at most in n
     steps, however large the data, and by steps of about η near the minimum: whether this converges depends on
     the data's scale, and statuses tell. Near the minimum a step also magnifies what it starts from: rounding
     alone decides the last few η of a code.
@@ -194,9 +195,3 @@ def _rmsprop(step_size: float, decay: float, momentum: float, epsilon: float) ->
         step_size, decay=decay, eps=epsilon, eps_in_sqrt=True, momentum=momentum, nesterov=True
     )
     return Gradient(optax.chain(optax.scale(2.0), rmsprop))
-
-
-def _check_kind(name: str, value, kind: type) -> None:
-    if not isinstance(value, kind):
-        came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {came}.")

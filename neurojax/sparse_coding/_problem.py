@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_shape
 from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm, unit_of
-from .._trees import constant, finite_or_zero
+from .._trees import bounded, constant
 from .._types import Scalar
 from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
 from ._dictionary import AbstractDictionary, product
@@ -118,8 +118,8 @@ def make_problem(
         lipschitz = largest_eigenvalue(_squared(constant(dictionary), gram), code)
     else:
         lipschitz = 1 / jnp.asarray(step_size, code.dtype)
-    # A broken datum shows in the residual; here its NaN would make the whole dictionary's derivative NaN.
-    drive = dictionary.correlate(finite_or_zero(x))
+    # Zero times NaN is NaN: through a broken datum the whole dictionary's derivative would be.
+    drive = jnp.where(jnp.all(jnp.isfinite(x)), dictionary.correlate(bounded(x)), jnp.nan)
     return SparseCodingProblem(
         dictionary=dictionary, x=x, penalty=penalty, drive=drive, gram=gram, lipschitz=lipschitz
     )

@@ -138,7 +138,13 @@ class Gradient(AbstractSolver):
     """An Optax transformation that asks for the gradient alone, run on a smooth energy.
 
     Attributes:
-        transform: the transformation; its learning rate is this solver's step size.
+        transform: the transformation; its learning rate is this solver's step size. It is static: it may not
+            close over a value that is being differentiated or traced.
+
+    Gradient:
+        Of `Unrolled` and `Truncated`: through the transformation's own derivative. That of √v at v = 0 is
+        infinite, so Adam needs its ``eps_root`` above 0 (a zero datum has v = 0); RMSprop has it with
+        ``eps_in_sqrt``, its default.
 
     Raises:
         ValueError: at trace time, for a penalty that is not smooth: its sub-gradient never settles.
