@@ -2,17 +2,23 @@
 
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from neurojax.convergence import (
     AbstractProblem,
+    AbstractStationaryProblem,
+    Implicit,
     NotConvergedError,
     Picard,
     Status,
+    Tangent,
+    Truncated,
+    Unrolled,
     iterate,
     raise_unless_converged,
     trace,
@@ -32,7 +38,7 @@ class Contraction(AbstractProblem):
         return jnp.abs(self.fixed_point(value) - value)
 
 
-def solve(rate, offset, init=0.0, **settings):
+def solve(rate, offset, init: ArrayLike = 0.0, **settings):
     settings = {"tol": 1e-6, "max_steps": 100, **settings}
     problem = Contraction(jnp.asarray(rate, float), jnp.asarray(offset, float))
     return iterate(Picard(), problem, jnp.asarray(init, float), **settings)
@@ -107,6 +113,56 @@ def test_residual_of_a_whole_batch_is_the_callers_own_choice():
     np.testing.assert_allclose(solution.value, [2, 10], rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_steps", [1, 5, 20])
+def test_truncated_falls_short_by_the_rate_to_the_number_of_steps(n_steps, x64):
+    """k steps of z ← rate·z + offset give the share 1 − rateᵏ of the solution's derivative."""
+    rates = np.array([0.3, 0.9, -0.5])
+
+    def value(offset, rate):
+        return solve(rate, offset, tol=1e-14, max_steps=1000, gradient=Truncated(n_steps)).value
+
+    slope = jax.jit(jax.vmap(jax.grad(value)))(np.ones(3), rates)
+    np.testing.assert_allclose(1 - slope * (1 - rates), rates**n_steps, atol=1e-12)
+
+
+class Separable(AbstractStationaryProblem):
+    """Solve z + z³ = target, entry by entry: as large as one likes, and quick to compile."""
+
+    target: Array
+
+    def stationarity(self, value):
+        return value + value**3 - self.target
+
+    def fixed_point(self, value):
+        return value - 0.1 * self.stationarity(value)
+
+    def residual(self, value):
+        return jnp.max(jnp.abs(self.stationarity(value)))
+
+    def tangent(self, value):
+        diagonal = 1 + 3 * value**2
+        return Tangent(jnp.ones_like(value, bool), lambda v: diagonal * v, diagonal)
+
+
+def temporary_states(gradient, max_steps, size=1000):
+    """Return the temporary memory of a compiled gradient, in states of the solver."""
+
+    def value(target):
+        settings = {"tol": 1e-5, "max_steps": max_steps, "steps_per_check": 1, "gradient": gradient}
+        return jnp.sum(iterate(Picard(), Separable(target), jnp.zeros(size), **settings).value)
+
+    program = jax.jit(jax.grad(value)).lower(jnp.ones(size)).compile()
+    analysis = program.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes / (4 * size)
+
+
+def test_memory_grows_with_the_root_of_the_steps_or_not_at_all():
+    assert temporary_states(Implicit(), 40000) < 10
+    # Checkpoints, and one stretch between two of them: 2·√max_steps and ½·√max_steps states.
+    np.testing.assert_allclose(temporary_states(Unrolled(), 40000), 2.5 * 200, rtol=0.05)
+
+
 def test_values_may_be_trees_and_a_residual_must_be_one_number(untyped):
     class Pair(AbstractProblem):
         target: Array
@@ -124,6 +180,46 @@ def test_values_may_be_trees_and_a_residual_must_be_one_number(untyped):
     np.testing.assert_allclose(solution.value["a"], targets, atol=1e-4)
     with pytest.raises(ValueError, match=r"residual: expected shape \(\), .* got shape \(3,\)"):
         solve(jnp.zeros(3), 1.0, init=jnp.zeros(3))
+
+
+class PairOfMeans(AbstractStationaryProblem):
+    """a = target, and b = coupling·Σ target, in a tree."""
+
+    target: Array
+    coupling: float = eqx.field(static=True)
+
+    def stationarity(self, value):
+        return {"a": value["a"] - self.target, "b": value["b"] - self._sum()}
+
+    def _sum(self):
+        return self.coupling * jnp.sum(self.target) if self.coupling else jnp.zeros(())
+
+    def fixed_point(self, value):
+        return jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, value, self.stationarity(value))
+
+    def residual(self, value):
+        return sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(self.stationarity(value)))
+
+    def tangent(self, value):
+        every = jax.tree.map(jnp.ones_like, value)
+        return Tangent(jax.tree.map(lambda leaf: leaf > 0, every), lambda v: v, every)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "coupling"),
+    [(Implicit(), 2.0), (Implicit(), 0.0), (Unrolled(), 0.0), (Truncated(30), 0.0)],
+    ids=repr,
+)
+def test_trees_are_differentiated(gradient, coupling):
+    init = {"a": jnp.zeros(3), "b": jnp.ones(())}
+
+    def total(target):
+        settings = {"tol": 1e-5, "max_steps": 100, "gradient": gradient}
+        value = iterate(Picard(), PairOfMeans(target, coupling), init, **settings).value
+        return value["a"][1] + value["b"]
+
+    slope = jax.jit(jax.grad(total))(jnp.arange(3.0))
+    np.testing.assert_allclose(slope, np.array([0, 1, 0]) + coupling, atol=1e-4)
 
 
 def test_trace_records_the_start_and_every_step(x64):
@@ -163,3 +259,21 @@ def test_bad_settings_are_named(settings, message, untyped):
         solve(0.5, 1.0, **settings)
     with pytest.raises(ValueError, match="n_steps: expected a whole number ≥ 1, got 0"):
         trace(Picard(), Contraction(jnp.asarray(0.5), jnp.asarray(1.0)), jnp.asarray(0.0), 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Truncated(0), "n_steps: expected a whole number ≥ 1, got 0"),
+        (lambda: Truncated(True), r"n_steps: expected a whole number ≥ 1, got True"),
+        (lambda: Implicit(tol=0.0), r"tol: expected a number > 0, got 0\.0"),
+        (lambda: Implicit(tol=-1e-6), "tol: expected a number > 0, got -1e-06"),
+        (lambda: Implicit(damping=0.0), r"damping: expected a number > 0, got 0\.0"),
+        (lambda: Implicit(damping=-1.0), r"damping: expected a number > 0, got -1\.0"),
+        (lambda: Implicit(max_steps=0), "max_steps: expected a whole number ≥ 1, got 0"),
+        (lambda: solve(0.5, 1.0, gradient=Implicit()), "AbstractStationaryProblem.*got Contraction"),
+    ],
+)
+def test_bad_gradients_are_named(make, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        make()

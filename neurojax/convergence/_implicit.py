@@ -40,8 +40,8 @@ class Implicit(AbstractGradient):
     Gradient:
         That of the solution, for a converged sample. What limits it is the code: with the support right, the
         derivatives of an L1 code in datum and strength are exact, those in the atoms as good as the code
-        times the condition of H_MM; with a coefficient on the wrong side of its threshold, that one's share is
-        missing or too much. So converge well: a relative gap of 1e-5 or less. For a sample that ran out of
+        times the condition of H_MM; with a coefficient on the wrong side of its threshold, that one's share
+        is missing or too much. So converge well: a relative gap of 1e-5 or less. For a sample that ran out of
         steps, the same formula at its last iterate and support: finite, not the derivative of anything; mask
         it by its status. A ``nonfinite`` sample contributes zero. Zero with respect to the solver and the
         start. Forward and reverse mode, of any order; the support and the choice of damping are constants.
@@ -96,53 +96,55 @@ def _at_solution_jvp(primals, tangents):
     problem, value, usable, settings = primals
     value = _at_solution(problem, value, usable, settings)  # so that a second derivative sees this one
     problem, point = bounded((problem, value))
-    mask, operator, diagonal = problem.tangent(point)
-    mask = jax.tree.map(lambda moves: moves & usable, mask)
+    free, apply, diagonal = _flat_tangent(problem, point)
+    free = free & usable
     moving, held = eqx.partition(problem, jax.tree.map(_is_given, tangents[0], is_leaf=_is_none))
 
     def stationarity(moving):
-        return eqx.combine(moving, held).stationarity(point)
+        return ravel_pytree(eqx.combine(moving, held).stationarity(point))[0]
 
     _, force = jax.jvp(stationarity, (moving,), (tangents[0],))
-    force = _masked(mask, jax.tree.map(jnp.negative, force))
     change = lax.custom_linear_solve(
-        lambda v: _masked(mask, operator(_masked(mask, v))),
-        force,
+        lambda v: jnp.where(free, apply(jnp.where(free, v, 0)), 0),
+        jnp.where(free, -force, 0),
         partial(_conjugate_gradients, diagonal=diagonal, settings=settings),
         symmetric=True,
     )
-    return value, _masked(mask, change)
+    unravel = ravel_pytree(value)[1]
+    return value, unravel(jnp.where(free, change, 0))
+
+
+def _flat_tangent(problem: AbstractStationaryProblem, value):
+    """Return the tangent's mask, operator and diagonal as those of one vector."""
+    mask, operator, diagonal = problem.tangent(value)
+    unravel = ravel_pytree(value)[1]
+
+    def apply(v):
+        return ravel_pytree(operator(unravel(v)))[0]
+
+    return ravel_pytree(mask)[0], apply, ravel_pytree(diagonal)[0]
 
 
 def _conjugate_gradients(apply, force, *, diagonal, settings: Implicit):
     """Solve ``apply(v) = force``; where that cannot be done, with ``damping·diagonal`` added."""
-    leaves = jax.tree.leaves(force)
-    dtype = jnp.result_type(*leaves)
-    tol = settings.tol or (1e-12 if dtype == jnp.float64 else 1e-6)
-    max_steps = settings.max_steps or 2 * sum(leaf.size for leaf in leaves)
+    tol = settings.tol or (1e-12 if force.dtype == jnp.float64 else 1e-6)
+    max_steps = settings.max_steps or 2 * force.size
     # In units of the right-hand side, whose squares would leave float32's range.
-    unit = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    unit = jnp.max(jnp.abs(force))
     unit = jnp.where(unit > 0, unit, 1)
-    force = jax.tree.map(lambda leaf: leaf / unit, force)
+    force = force / unit
 
     def solve(apply, force):
-        def precondition(v):
-            return jax.tree.map(jnp.divide, v, diagonal)
-
-        return cg(apply, force, tol=tol, maxiter=max_steps, M=precondition)[0]
-
-    def damped(v):
-        return jax.tree.map(lambda image, d, x: image + settings.damping * d * x, apply(v), diagonal, v)
+        return cg(apply, force, tol=tol, maxiter=max_steps, M=lambda v: v / diagonal)[0]
 
     exact = solve(apply, force)
-    error = _norm(jax.tree.map(jnp.subtract, apply(exact), force))
-    is_solved = error <= jnp.finfo(dtype).eps ** 0.5 * _norm(force)  # false for NaN
+    error = jnp.linalg.norm(apply(exact) - force)
+    is_solved = error <= jnp.finfo(force.dtype).eps ** 0.5 * jnp.linalg.norm(force)  # false for NaN
     if settings.report:
         jax.debug.callback(_warn, is_solved)
     # A zero right-hand side ends at once: in a batch without degenerate samples this costs nothing.
-    rest = solve(damped, jax.tree.map(lambda leaf: jnp.where(is_solved, 0, leaf), force))
-    rest = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), rest)
-    return jax.tree.map(lambda a, b: unit * jnp.where(is_solved, a, b), exact, rest)
+    rest = solve(lambda v: apply(v) + settings.damping * diagonal * v, jnp.where(is_solved, 0, force))
+    return unit * jnp.where(is_solved, exact, jnp.where(jnp.isfinite(rest), rest, 0))
 
 
 class Conditioning(NamedTuple):
@@ -176,10 +178,9 @@ def conditioning(problem: AbstractStationaryProblem, value: Any) -> Conditioning
         The report; for an empty support both eigenvalues are 1 and nothing is degenerate.
     """
     problem, value = constant(bounded((problem, value)))
-    mask, operator, diagonal = problem.tangent(value)
-    flat, unravel = ravel_pytree(value)
-    free, scale = ravel_pytree(mask)[0], jnp.sqrt(ravel_pytree(diagonal)[0])
-    columns = jax.vmap(lambda v: ravel_pytree(operator(unravel(v)))[0])(jnp.eye(flat.size, dtype=flat.dtype))
+    free, apply, diagonal = _flat_tangent(problem, value)
+    flat, scale = ravel_pytree(value)[0], jnp.sqrt(diagonal)
+    columns = jax.vmap(apply)(jnp.eye(flat.size, dtype=flat.dtype))
     matrix = jnp.where(free & free[:, None], columns / scale / scale[:, None], 0)
     # Off the support: an eigenvalue above all others, to be left out.
     bound = jnp.maximum(jnp.max(jnp.sum(jnp.abs(matrix), axis=0)), 1)
@@ -207,11 +208,3 @@ def _is_none(leaf) -> bool:
 
 def _is_given(leaf) -> bool:
     return leaf is not None
-
-
-def _masked(mask, tree):
-    return jax.tree.map(lambda moves, leaf: jnp.where(moves, leaf, 0), mask, tree)
-
-
-def _norm(tree):
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

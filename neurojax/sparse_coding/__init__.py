@@ -19,25 +19,42 @@ from ._dictionary import (
 from ._encode import encode, encode_batch, encode_path
 from ._greedy import matching_pursuit, orthogonal_matching_pursuit
 from ._layer import SparseCodingLayer, rmsprop_inference
+from ._learned import (
+    ALISTA,
+    LISTA,
+    AmortizedInferenceObjective,
+    CodedData,
+    CodeRegressionObjective,
+    analytic_weights,
+)
 from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
 from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
 from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
 from ._stream import encode_stream
+from ._supervised import SparseClassifier, TaskDrivenObjective, normalize_classifier
 
 __all__ = [
+    "ALISTA",
     "FISTA",
     "ISTA",
     "LCA",
+    "LISTA",
     "AbstractDictionary",
+    "AmortizedInferenceObjective",
     "AtomUsage",
+    "CodeRegressionObjective",
+    "CodedData",
     "CoordinateDescent",
     "Dictionary",
     "DictionaryUpkeep",
     "Gradient",
     "LCAState",
+    "SparseClassifier",
     "SparseCodingLayer",
     "SparseCodingObjective",
     "SparseCodingProblem",
+    "TaskDrivenObjective",
+    "analytic_weights",
     "correlate",
     "duality_gap",
     "encode",
@@ -49,6 +66,7 @@ __all__ = [
     "matching_pursuit",
     "max_strength",
     "normalize_atoms",
+    "normalize_classifier",
     "orthogonal_matching_pursuit",
     "random_dictionary",
     "reconstruct",

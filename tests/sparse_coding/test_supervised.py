@@ -1,0 +1,151 @@
+"""Task-driven dictionary learning: the gradient against its closed form, and what only it can learn."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import log_softmax, softmax
+
+from neurojax.penalties import L1, ElasticNet
+from neurojax.sparse_coding import (
+    Dictionary,
+    SparseClassifier,
+    TaskDrivenObjective,
+    encode_batch,
+    normalize_classifier,
+)
+from neurojax.training import fit
+
+KEY = jax.random.key(0)
+L1_STRENGTH, L2_STRENGTH, WEIGHT_PENALTY = 0.1, 0.05, 0.02
+PENALTY = ElasticNet(L1_STRENGTH, L2_STRENGTH)
+
+
+@pytest.fixture
+def labelled(small):
+    """Atoms, data, labels of three classes, weights and bias, in float64."""
+    atoms, xs = small
+    rng = np.random.default_rng(1)
+    return atoms, xs, rng.integers(0, 3, len(xs)), rng.normal(size=(30, 3)), rng.normal(size=3)
+
+
+@eqx.filter_jit
+def loss_and_gradient(objective, model, xs, labels):
+    def loss(model):
+        return objective(model, None, (xs, labels), KEY)
+
+    (value, (_, metrics)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(model)
+    return value, metrics, gradient
+
+
+def closed_form(atoms, xs, labels, weights, bias, codes):
+    """Proposition 1 of Mairal, Bach & Ponce 2012, sample by sample: loss, gradients, in NumPy."""
+    atoms_gradient, weights_gradient, losses = np.zeros_like(atoms), WEIGHT_PENALTY * weights, []
+    for x, label, code in zip(xs, labels, codes, strict=True):
+        logits = code @ weights + bias
+        losses.append(-log_softmax(logits)[label])
+        miss = softmax(logits) - np.eye(3)[label]
+        on, beta = code != 0, np.zeros_like(code)
+        block = atoms[on] @ atoms[on].T + L2_STRENGTH * np.eye(on.sum())
+        beta[on] = np.linalg.solve(block, (weights @ miss)[on])
+        atoms_gradient += np.outer(beta, x - code @ atoms) - np.outer(code, beta @ atoms)
+        weights_gradient = weights_gradient + np.outer(code, miss) / len(xs)
+    loss = np.mean(losses) + 0.5 * WEIGHT_PENALTY * np.sum(weights**2)
+    return loss, atoms_gradient / len(xs), weights_gradient
+
+
+def test_loss_and_gradients_are_the_closed_forms(labelled, x64):
+    atoms, xs, labels, weights, bias = labelled
+    objective = TaskDrivenObjective(PENALTY, WEIGHT_PENALTY, tol=1e-14, max_steps=20_000)
+    model = SparseClassifier(Dictionary(atoms), weights, bias)
+    loss, metrics, gradient = loss_and_gradient(objective, model, jnp.asarray(xs), jnp.asarray(labels))
+    codes = np.asarray(encode_batch(Dictionary(atoms), xs, PENALTY, tol=1e-14, max_steps=20_000).value)
+    expected = closed_form(atoms, xs, labels, weights, bias, codes)
+    np.testing.assert_allclose(loss, expected[0])
+    np.testing.assert_allclose(gradient.dictionary.atoms, expected[1], atol=1e-6)
+    assert np.abs(expected[1]).max() > 0.01
+    np.testing.assert_allclose(gradient.weights, expected[2], atol=1e-8)
+    logits = codes @ weights + bias
+    np.testing.assert_allclose(gradient.bias, np.mean(softmax(logits, axis=1) - np.eye(3)[labels], axis=0))
+    np.testing.assert_allclose(metrics["error"], np.mean(logits.argmax(axis=1) != labels))
+    np.testing.assert_allclose(metrics["n_active"], np.mean(np.sum(codes != 0, axis=1)))
+    np.testing.assert_allclose(metrics["cross_entropy"], loss - 0.5 * WEIGHT_PENALTY * np.sum(weights**2))
+    assert metrics["converged"] == 1 and 0 < metrics["worst_residual"] <= 1e-14
+
+
+def as_float32(labelled):
+    atoms, xs, labels, weights, bias = (np.asarray(a, np.float32) for a in labelled)
+    return SparseClassifier(Dictionary(atoms), weights, bias), jnp.asarray(xs), jnp.asarray(labels, jnp.int32)
+
+
+def test_samples_that_do_not_converge_teach_nothing(labelled):
+    model, xs, labels = as_float32(labelled)
+    objective = TaskDrivenObjective(PENALTY)
+    is_third = jnp.arange(8)[:, None] == 3
+    broken = loss_and_gradient(objective, model, jnp.where(is_third, jnp.nan, xs), labels)
+    whole = loss_and_gradient(objective, model, xs, labels)
+    third = loss_and_gradient(objective, model, jnp.where(is_third, xs, jnp.nan), labels)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(broken))
+    np.testing.assert_allclose(broken[0], (8 * whole[0] - third[0]) / 7, rtol=1e-5)
+    expected = jax.tree.map(lambda a, b: (8 * a - b) / 7, whole[2], third[2])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), broken[2], expected)
+    assert broken[1]["converged"] == 7 / 8
+
+
+def test_a_label_that_is_no_class_makes_the_loss_nan(labelled):
+    model, xs, labels = as_float32(labelled)
+    objective = TaskDrivenObjective(PENALTY)
+    assert np.isfinite(loss_and_gradient(objective, model, xs, labels)[0])
+    for label in (-1, 3):
+        assert np.isnan(loss_and_gradient(objective, model, xs, labels.at[0].set(label))[0])
+
+
+def test_the_dictionary_learns_what_the_task_needs():
+    """Two classes differ in a direction of little variance, which the start's atoms do not see."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    xs = np.zeros((400, 8), np.float32)
+    xs[:, :4] = rng.laplace(size=(400, 4))
+    xs[:, 6] = np.where(labels == 1, 0.5, -0.5) + 0.1 * rng.normal(size=400)
+    atoms = np.eye(8)[:4] + 0.01 * rng.normal(size=(4, 8))
+    start = SparseClassifier(Dictionary(atoms.astype(np.float32)), jnp.zeros((4, 2)), jnp.zeros(2))
+    start = normalize_classifier(start, None, None, None, KEY)[0]
+
+    def learn(trainable):
+        return fit(
+            start,
+            TaskDrivenObjective(ElasticNet(0.1, 0.1), 1e-4),
+            (jnp.asarray(xs), jnp.asarray(labels)),
+            optimizer=optax.adam(0.05),
+            n_steps=150,
+            key=KEY,
+            after_update=normalize_classifier,
+            trainable=trainable,
+            progress=False,
+        )
+
+    fixed = learn(eqx.tree_at(lambda m: m.dictionary, jax.tree.map(lambda _: True, start), False))
+    taught = learn(eqx.is_inexact_array)
+    np.testing.assert_allclose(fixed.model.dictionary.atoms, start.dictionary.atoms, atol=1e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(taught.model.dictionary.atoms, axis=1), 1, rtol=1e-5)
+    assert fixed.history["error"][-1] > 0.3 and taught.history["error"][-1] < 0.02
+
+
+def test_what_does_not_fit_is_named(labelled, untyped):
+    model, xs, labels = as_float32(labelled)
+    dictionary, weights, bias = model.dictionary, model.weights, model.bias
+    with pytest.raises(ValueError, match=r"weights: expected 30 atoms of the dictionary on axis 0, got"):
+        SparseClassifier(dictionary, weights[1:], bias)
+    with pytest.raises(ValueError, match=r"bias: expected 3 classes, .* on axis 0, got shape \(2,\)"):
+        SparseClassifier(dictionary, weights, bias[1:])
+    with pytest.raises(ValueError, match="weights: expected real floating-point numbers, got dtype int32"):
+        SparseClassifier(dictionary, weights.astype(jnp.int32), bias)
+    with pytest.raises(ValueError, match="weight_penalty: expected a number ≥ 0, got -1"):
+        TaskDrivenObjective(L1(0.1), -1.0)
+    objective = TaskDrivenObjective(PENALTY)
+    with pytest.raises(ValueError, match="labels: expected 8 labels, one a row of xs, on axis 0, got"):
+        objective(model, None, (xs, labels[1:]), KEY)
+    with pytest.raises(ValueError, match="labels: expected whole numbers, got dtype float32"):
+        objective(model, None, (xs, labels.astype(jnp.float32)), KEY)

@@ -1,0 +1,550 @@
+"""Gradient modes of the convergence loop, on a small problem whose derivatives are known in closed form."""
+
+import warnings
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+import pytest
+from jaxtyping import Array
+
+from neurojax.convergence import (
+    AbstractSolver,
+    AbstractStationaryProblem,
+    Detached,
+    Implicit,
+    Status,
+    Tangent,
+    Truncated,
+    Unrolled,
+    conditioning,
+    iterate,
+    trace,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
+SLOW = pytest.mark.slow
+
+
+class Bowl(AbstractStationaryProblem):
+    """Minimise ½‖z·root‖² + bend·Σ ln cosh zᵢ − target·z over the entries that are free; the others are 0.
+
+    The residual is in units of ``tol``: one compiled function serves every tolerance.
+    """
+
+    root: Array
+    target: Array
+    bend: Array
+    free: Array
+    tol: Array
+
+    def stationarity(self, value):
+        return value @ self.root @ self.root.T + self.bend * jnp.tanh(value) - self.target
+
+    def fixed_point(self, value):
+        bound = jnp.sum(self.root**2) + self.bend
+        return jnp.where(self.free, value - self.stationarity(value) / bound, 0)
+
+    def residual(self, value):
+        return jnp.max(jnp.abs(jnp.where(self.free, self.stationarity(value), 0))) / self.tol
+
+    def tangent(self, value):
+        _, hessian = jax.linearize(self.stationarity, value)
+        return Tangent(self.free, hessian, jnp.sum(self.root**2, axis=-1) + self.bend)
+
+
+class HeavyBallState(NamedTuple):
+    value: Array
+    velocity: Array
+    count: Array
+
+
+class HeavyBall(AbstractSolver):
+    """z ← T(z) + rate·(last change), with a count beside it that no derivative passes through."""
+
+    rate: Array
+
+    def init(self, problem, value):
+        return HeavyBallState(value, jnp.zeros_like(value), jnp.int32(0))
+
+    def step(self, problem, state):
+        velocity = problem.fixed_point(state.value) - state.value + self.rate * state.velocity
+        return HeavyBallState(state.value + velocity, velocity, state.count + 1)
+
+    def value(self, state):
+        return state.value
+
+
+class Learner(NamedTuple):
+    """Everything that a solution may depend on."""
+
+    root: Any
+    target: Any
+    bend: Any
+    init: Any
+    rate: Any
+
+
+class Case(NamedTuple):
+    """A problem, and where and how well it is solved; under ``vmap`` every leaf has a leading axis."""
+
+    learner: Learner
+    free: Any
+    tol: Any
+    weight: Any
+
+
+N, BATCH = 4, 12
+MODES = {"implicit": Implicit(), "unrolled": Unrolled(), "truncated": Truncated(60)}
+WEIGHT = np.random.default_rng(9).normal(size=N)
+close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
+
+
+def cases() -> Case:
+    """Return one healthy case ``BATCH`` times, for tests to change some rows of it."""
+    rng = np.random.default_rng(0)
+    root, target = rng.normal(size=(N, N)) / 2 + np.eye(N), rng.normal(size=N)
+    learner = Learner(root, target, np.array(0.5), rng.normal(size=N) * [1, 1, 0, 1], np.array(0.3))
+    case = Case(learner, np.array([True, True, False, True]), np.array(1e-13), WEIGHT)
+    return jax.tree.map(lambda leaf: np.repeat(leaf[None], BATCH, 0), case)
+
+
+def cases_of_all_lengths() -> Case:
+    """Return cases that run out of steps (the first), end at once (the next), and after ever more steps."""
+    batch = cases()
+    batch.tol[1:] = [1e3, *np.logspace(-1, -12, BATCH - 2)]
+    batch.learner.root[0], batch.learner.bend[0] = np.diag([1, 0.01, 1, 0.02]), 0
+    return batch
+
+
+def solve(learner, free, tol, gradient, max_steps=399, every=3):
+    problem = Bowl(learner.root, learner.target, learner.bend, free, tol)
+    settings = {"tol": 1.0, "max_steps": max_steps, "steps_per_check": every, "gradient": gradient}
+    return iterate(HeavyBall(learner.rate), problem, learner.init, **settings)
+
+
+def differentiate(case, mode, *settings):
+    """Return the solution, and the gradient of weight·value."""
+
+    def loss(learner):
+        solution = solve(learner, case.free, case.tol, mode, *settings)
+        return solution.value @ case.weight, solution
+
+    (_, solution), slope = jax.value_and_grad(loss, has_aux=True)(case.learner)
+    return solution, slope
+
+
+def compiled(function):
+    """Compile a function of trees of NumPy arrays, in a hurry: its compilation takes longer than its run."""
+    run = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    return lambda *args: jax.device_get(run(*args))
+
+
+@cache
+def batched(mode, *settings):
+    return compiled(jax.vmap(lambda case: differentiate(case, mode, *settings)))
+
+
+@cache
+def forward(mode):
+    return compiled(jax.vmap(lambda case: solve(case.learner, case.free, case.tol, mode)))
+
+
+@cache
+def traced():
+    """Return derivatives through a whole trajectory, of which the steps asked for are taken."""
+
+    def one(case, n_steps):
+        def loss(learner):
+            problem = Bowl(learner.root, learner.target, learner.bend, case.free, case.tol)
+            return trace(HeavyBall(learner.rate), problem, learner.init, 400).value[n_steps] @ case.weight
+
+        return jax.grad(loss)(case.learner)
+
+    return compiled(jax.vmap(one))
+
+
+def row(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def stack(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def dot(a, b):
+    return sum(np.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def moved(tree, direction, step):
+    return jax.tree.map(lambda leaf, d: leaf + step * d, tree, direction)
+
+
+def hessian_of(learner, value):
+    return learner.root @ learner.root.T + np.diag(learner.bend / np.cosh(value) ** 2)
+
+
+def assert_is_implicit(slope, case, value):
+    """Compare with the derivative of weight·solution by a dense solve, in NumPy."""
+    free, root = case.free, case.learner.root
+    dual = np.zeros(N)
+    dual[free] = np.linalg.solve(hessian_of(case.learner, value)[np.ix_(free, free)], case.weight[free])
+    close(slope.target, dual)
+    close(slope.root, -(np.outer(dual, value @ root) + np.outer(value, dual @ root)))
+    close(slope.bend, -dual @ np.tanh(value))
+
+
+@pytest.fixture(params=MODES.values(), ids=list(MODES))
+def mode(request):
+    return request.param
+
+
+@pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=["implicit", "unrolled"])
+def test_derivative_is_that_of_finite_differences_and_of_the_closed_form(mode):
+    """One direction in each thing that the solution depends on, and one in all of them together."""
+    base, rng, step = row(cases(), 0), np.random.default_rng(1), 1e-5
+    everywhere = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), base.learner)
+    everywhere.init[2] = 0
+    nowhere = jax.tree.map(np.zeros_like, everywhere)
+    directions = [nowhere._replace(**{name: getattr(everywhere, name)}) for name in Learner._fields]
+    directions.append(everywhere)
+    points = [moved(base.learner, d, s) for d in directions for s in (step, -step)]
+    batch = stack([base._replace(learner=point) for point in points])
+    solution, slope = batched(mode)(batch)
+    assert np.all(solution.status == Status.converged) and not np.any(solution.value[:, 2])
+    _, at_base = batched(mode)(cases())
+    ends = solution.value @ WEIGHT
+    for i, direction in enumerate(directions):
+        numeric = (ends[2 * i] - ends[2 * i + 1]) / (2 * step)
+        close(dot(row(at_base, 0), direction), numeric, rtol=1e-6)
+    for i in range(BATCH):
+        assert_is_implicit(row(slope, i), row(batch, i), solution.value[i])
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "every"),
+    [(399, 3), (60, 7), pytest.param(5, 10, marks=SLOW), pytest.param(17, 1, marks=SLOW)],
+)
+def test_unrolled_is_the_derivative_of_the_steps_taken(max_steps, every):
+    """Runs that never end, end at once, and end in many of the stretches between two checkpoints."""
+    batch = cases_of_all_lengths()
+    solution, slope = batched(Unrolled(), max_steps, every)(batch)
+    n_steps = solution.n_steps
+    assert n_steps[0] == max_steps and solution.status[0] == Status.max_steps_reached and n_steps[1] == 0
+    assert len(set(n_steps.tolist())) >= (10 if max_steps == 399 else 2)
+    expected = traced()(batch, n_steps)
+    jax.tree.map(partial(close, rtol=1e-12, atol=1e-13), slope, expected)
+    assert np.all(slope.rate[n_steps > 1] != 0)
+    np.testing.assert_array_equal(slope.init[1], WEIGHT)
+
+
+@SLOW
+def test_values_are_the_same_bit_for_bit_in_every_mode():
+    batch = cases_of_all_lengths()
+    batch.learner.target[5] = np.nan
+    modes = Detached(), Unrolled(), Implicit()
+    first, *others = [forward(mode)(batch) for mode in modes] + [batched(mode)(batch)[0] for mode in modes]
+    assert set(first.status) == {0, 1, 2} and len(set(first.n_steps)) > 9
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, first, other)
+
+
+def test_detached_is_exactly_zero():
+    _, slope = batched(Detached())(cases())
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
+    case = row(cases(), 0)
+
+    def value(learner):
+        return solve(learner, case.free, case.tol, Detached()).value
+
+    _, tangent = jax.jit(lambda learner: jax.jvp(value, (learner,), (learner,)))(case.learner)
+    assert not np.any(tangent)
+
+
+def test_truncated_at_all_steps_is_plain_unrolling():
+    batch = cases_of_all_lengths()
+    solution, slope = batched(Truncated(31), 30, 7)(batch)
+    assert np.all(solution.n_steps == 30)
+    jax.tree.map(partial(close, rtol=1e-12, atol=1e-13), slope, traced()(batch, solution.n_steps))
+
+
+def test_truncated_goes_on_from_the_end_and_says_so():
+    batch = cases_of_all_lengths()
+    batch.learner.target[5] = np.nan
+    solution, slope = batched(Truncated(60))(batch)
+    before = forward(Detached())(batch)
+    broken = before.status == Status.nonfinite
+    n_steps = np.minimum(before.n_steps, 399 - 60) + np.where(broken, 0, 60)
+    np.testing.assert_array_equal(solution.n_steps, n_steps)
+    expected = np.where(solution.residual <= 1, Status.converged, Status.max_steps_reached)
+    np.testing.assert_array_equal(solution.status, np.where(broken, Status.nonfinite, expected))
+    assert np.all(solution.residual[2:5] < 1e-3 * before.residual[2:5]) and not np.any(slope.init)
+
+
+def test_implicit_at_an_iterate_that_ran_out_of_steps_is_the_same_formula():
+    """Finite, and what its docstring says, though the derivative of nothing."""
+    batch = cases_of_all_lengths()
+    solution, slope = batched(Implicit())(batch)
+    assert solution.status[0] == Status.max_steps_reached and solution.residual[0] > 1e9
+    for i in range(BATCH):
+        assert_is_implicit(row(slope, i), row(batch, i), solution.value[i])
+    assert not np.any(slope.init) and not np.any(slope.rate)
+
+
+HEALTHY, FIXED, TWINS, NEAR, BROKEN = [0, 1, 10, 11], 2, [3, 4, 5], 6, [7, 8, 9]
+
+
+def mixed_cases() -> Case:
+    """Return healthy samples, one with nothing free, some with (nearly) equal rows in root, broken ones."""
+    batch = cases()
+    learner, flat = batch.learner, [*TWINS, NEAR]
+    learner.init[:] = 0
+    batch.free[FIXED], batch.free[flat] = False, True
+    learner.bend[flat] = 0
+    learner.root[flat, 1] = learner.root[flat, 0]
+    learner.root[NEAR, 1] += 1e-3 * np.array([1, -1, 1, 1])
+    learner.target[flat, 1] = learner.target[flat, 0]
+    batch.weight[3, 1] = batch.weight[3, 0]  # weighs the sum of the twins, which is determined
+    batch.weight[5] = [1, -1, 0, 0]  # and here their difference, which is not
+    learner.target[7, 1], learner.root[8, 0, 0], learner.init[9, 1] = np.nan, np.inf, np.nan
+    return batch
+
+
+def test_one_broken_or_degenerate_sample_leaves_the_others_alone(mode):
+    solution, slope = batched(mode)(mixed_cases())
+    assert np.all(solution.status[BROKEN] == Status.nonfinite) and solution.n_steps[FIXED] % 60 == 0
+    for leaf in jax.tree.leaves(slope):
+        assert np.all(np.isfinite(leaf)) and not np.any(leaf[BROKEN])
+    for leaf in jax.tree.leaves(slope._replace(init=None)):
+        assert not np.any(leaf[FIXED])
+    start = cases()
+    start.learner.init[:] = 0
+    _, clean = batched(mode)(start)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[HEALTHY], b[HEALTHY]), slope, clean)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        Implicit(),
+        Unrolled(),
+        Truncated(60),
+    ],
+    ids=list(MODES),
+)
+def test_a_run_that_blows_up_contributes_zero(mode):
+    batch = cases()
+    batch.learner.rate[3] = 20
+    solution, slope = batched(mode)(batch)
+    assert solution.status[3] == Status.nonfinite and 100 < solution.n_steps[3] < 399 - 60
+    for leaf in jax.tree.leaves(slope):
+        np.testing.assert_array_equal(leaf[3], 0)
+
+
+def test_a_shared_parameter_gets_nothing_from_a_broken_sample(mode):
+    """One root for the batch, and a loss that is NaN: its gradient is that of the samples that end well."""
+    case = row(cases(), 0)
+
+    @compiled
+    def shared_slope(targets):
+        def total(root):
+            def one(target):
+                learner = case.learner._replace(root=root, target=target)
+                return target @ solve(learner, case.free, case.tol, mode).value ** 2
+
+            return jnp.sum(jax.vmap(one)(targets))
+
+        return jax.value_and_grad(total)(case.learner.root)
+
+    targets = np.random.default_rng(2).normal(size=(3, N))
+    each = [shared_slope(np.tile(target, (3, 1)))[1] / 3 for target in targets]
+    close(shared_slope(targets)[1], sum(each))
+    targets[1, 0] = np.nan
+    value, slope = shared_slope(targets)
+    assert np.isnan(value)
+    close(slope, each[0] + each[2])
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [Implicit(report=True), Unrolled(), pytest.param(Truncated(60), marks=SLOW)],
+    ids=list(MODES),
+)
+def test_vmap_is_the_loop_and_degenerate_samples_are_reported(mode):
+    batch = mixed_cases()
+    solution, slope = batched(MODES["implicit"] if isinstance(mode, Implicit) else mode)(batch)
+    alone, warned = compiled(lambda case: differentiate(case, mode)), []
+    for i in range(BATCH):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            solution_alone, slope_alone = alone(row(batch, i))
+            jax.effects_barrier()
+        warned += [(i, warning.category) for warning in caught]
+        jax.tree.map(close, row(slope, i), slope_alone)
+        assert solution.n_steps[i] == solution_alone.n_steps
+    # The system of sample 3, singular too, has a solution.
+    assert warned == ([(4, RuntimeWarning), (5, RuntimeWarning)] if isinstance(mode, Implicit) else [])
+
+
+@SLOW
+def test_jit_changes_nothing(mode):
+    batch = cases()
+    _, slope = batched(mode)(batch)
+    _, plain = differentiate(jax.tree.map(jnp.asarray, row(batch, 0)), mode)
+    jax.tree.map(close, row(slope, 0), plain)
+
+
+def test_implicit_on_singular_systems():
+    """The shortest solution where there is one; the damped system's elsewhere, bounded by |rhs|/damping."""
+    batch = mixed_cases()
+    solution, slope = batched(Implicit())(batch)
+    assert np.all(solution.status[TWINS] == Status.converged)
+    hessian = batch.learner.root[3] @ batch.learner.root[3].T
+    scale = np.diag(hessian)
+    close(slope.target[3], np.linalg.pinv(hessian) @ batch.weight[3])
+    for i in (4, 5):
+        weight = batch.weight[i]
+        damped = np.linalg.solve(hessian + 1e-3 * np.diag(scale), weight)
+        close(slope.target[i], damped, rtol=1e-8)
+        assert 50 < np.linalg.norm(damped) <= np.linalg.norm(weight) / (1e-3 * np.min(scale))
+    nearly = batch.learner.root[NEAR] @ batch.learner.root[NEAR].T
+    close(slope.target[NEAR], np.linalg.solve(nearly, batch.weight[NEAR]), rtol=1e-6)
+
+
+def test_conditioning_names_the_degenerate_samples():
+    batch = mixed_cases()
+    value = batched(Implicit())(batch)[0].value
+    learner = batch.learner
+    problems = Bowl(learner.root, learner.target, learner.bend, batch.free, batch.tol)
+    report = compiled(jax.vmap(conditioning))(problems, value)
+    np.testing.assert_array_equal(report.n_free, batch.free.sum(axis=1))
+    np.testing.assert_array_equal(np.flatnonzero(report.is_degenerate), TWINS)
+    assert report.smallest[FIXED] == report.largest[FIXED] == 1
+    for i in (0, NEAR):
+        scale = np.sqrt(np.sum(learner.root[i] ** 2, axis=1) + learner.bend[i])
+        matrix = hessian_of(row(learner, i), value[i]) / scale / scale[:, None]
+        spectrum = np.linalg.eigvalsh(matrix[np.ix_(batch.free[i], batch.free[i])])
+        close([report.smallest[i], report.largest[i]], spectrum[[0, -1]])
+
+
+@SLOW
+def test_reports_come_one_a_sample_under_vmap_and_damping_is_as_set():
+    batch, run = mixed_cases(), batched(Implicit(report=True, damping=0.1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(cases())
+        jax.effects_barrier()
+        assert not caught
+        _, slope = run(batch)
+        jax.effects_barrier()
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 2 and "degenerate on its support; its derivative was damped" in messages[0]
+    hessian = batch.learner.root[5] @ batch.learner.root[5].T
+    close(slope.target[5], np.linalg.solve(hessian + 0.1 * np.diag(np.diag(hessian)), batch.weight[5]))
+
+
+POINT = np.array([0.7, -0.4, 0.3, 1.1]), np.array(0.5)
+DIRECTION = np.array([1.0, 0.5, -2.0, 0.3]), np.array(-0.7)
+
+
+def solution_at(point, tol, mode, *settings):
+    """Return the solution as a function of target and bend."""
+    case = row(cases(), 0)
+    learner = case.learner._replace(target=point[0], bend=point[1])
+    return solve(learner, case.free, tol, mode, *settings)
+
+
+def slope_of_squares(point, *args):
+    def loss(point):
+        solution = solution_at(point, *args)
+        return WEIGHT @ solution.value**2, solution.n_steps
+
+    return jax.grad(loss, has_aux=True)(point)
+
+
+def difference(function, step=1e-5):
+    """Return the central difference of a function of a tree, at the point and in the direction above."""
+    ends = [function(moved(POINT, DIRECTION, sign * step)) for sign in (1, -1)]
+    return jax.tree.map(lambda a, b: (a - b) / (2 * step), *ends)
+
+
+@pytest.mark.parametrize(
+    "mode", [Implicit(), pytest.param(Truncated(20), marks=SLOW)], ids=["implicit", "truncated"]
+)
+def test_forward_mode_is_the_transpose_of_reverse_mode(mode):
+    @compiled
+    def both(point):
+        def value(point):
+            return solution_at(point, 1e-13, mode).value
+
+        at, tangent = jax.jvp(value, (point,), (DIRECTION,))
+        return at, tangent, jax.vjp(value, point)[1](jnp.asarray(WEIGHT))[0]
+
+    value, tangent, slope = both(POINT)
+    close(WEIGHT @ tangent, dot(slope, DIRECTION))
+    assert value[2] == tangent[2] == 0 and np.all(tangent[[0, 1, 3]] != 0)
+    if isinstance(mode, Implicit):
+        close(tangent, difference(lambda point: both(point)[0]), rtol=1e-6)
+
+
+def test_unrolled_has_no_forward_mode_and_no_reverse_over_reverse():
+    def value(point):
+        return solution_at(point, 1e-13, Unrolled()).value
+
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jit(lambda point: jax.jvp(value, (point,), (DIRECTION,))).lower(POINT)
+    with pytest.raises(ValueError, match=r"Reverse-mode differentiation does not work for lax\.while_loop"):
+        jax.jit(jax.grad(lambda point: slope_of_squares(point, 1e-13, Unrolled())[0][1])).lower(POINT)
+
+
+@pytest.mark.parametrize(
+    ("mode", "max_steps", "is_reverse"),
+    [
+        (Implicit(), 399, False),
+        (Implicit(), 399, True),
+        (Unrolled(), 399, False),
+        pytest.param(Truncated(12), 12, False, marks=SLOW),
+        pytest.param(Truncated(12), 12, True, marks=SLOW),
+    ],
+    ids=repr,
+)
+def test_second_derivatives_are_finite_differences_of_gradients(mode, max_steps, is_reverse):
+    """At convergence, and of `Unrolled` and `Truncated` also at an iterate far from it."""
+
+    @compiled
+    def second(point, tol):
+        def slope(point):
+            return slope_of_squares(point, tol, mode, max_steps)
+
+        if is_reverse:
+            value, back, n_steps = jax.vjp(slope, point, has_aux=True)
+            return value, back(DIRECTION)[0], n_steps
+        return jax.jvp(slope, (point,), (DIRECTION,), has_aux=True)
+
+    for tol in [1e-13, 1e-1] if isinstance(mode, Unrolled) else [1e-13]:
+        _, curved, n_steps = second(POINT, tol)
+        assert n_steps < 30 or tol == 1e-13
+        numeric = difference(lambda point, tol=tol: second(point, tol)[0])
+        jax.tree.map(partial(close, rtol=1e-6, atol=1e-8), curved, numeric)
+        assert np.all(np.abs(curved[0][[0, 1, 3]]) > 1e-3) and abs(curved[1]) > 1e-3
+
+
+def test_implicit_agrees_with_optimistix():
+    batch = cases()
+    batch.free[:] = True
+    _, ours = batched(Implicit())(batch)
+    newton, adjoint = optimistix.Newton(rtol=1e-13, atol=1e-13), optimistix.ImplicitAdjoint()
+
+    def stationarity(value, learner):
+        everything = jnp.ones(N, bool), jnp.ones(())
+        return Bowl(learner.root, learner.target, learner.bend, *everything).stationarity(value)
+
+    def loss(learner):
+        found = optimistix.root_find(stationarity, newton, learner.init, learner, adjoint=adjoint)
+        return found.value @ WEIGHT
+
+    theirs = compiled(jax.grad(loss))(jax.tree.map(jnp.asarray, row(batch.learner, 0)))
+    jax.tree.map(close, row(ours, 0), theirs)
