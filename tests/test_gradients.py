@@ -337,11 +337,13 @@ def test_one_broken_or_degenerate_sample_leaves_the_others_alone(mode):
 )
 def test_a_run_that_blows_up_contributes_zero(mode):
     batch = cases()
-    batch.learner.rate[3] = 20
+    batch.learner.rate[3], batch.learner.rate[4] = 20, 6.8
     solution, slope = batched(mode)(batch)
-    assert solution.status[3] == Status.nonfinite and 100 < solution.n_steps[3] < 399 - 60
+    n_steps = forward(Detached())(batch).n_steps
+    assert 100 < n_steps[3] < 399 - 60 < n_steps[4] < 399  # before, and in, the last steps of `Truncated`
+    assert np.all(solution.status[[3, 4]] == Status.nonfinite)
     for leaf in jax.tree.leaves(slope):
-        np.testing.assert_array_equal(leaf[3], 0)
+        np.testing.assert_array_equal(leaf[[3, 4]], 0)
 
 
 def test_a_shared_parameter_gets_nothing_from_a_broken_sample(mode):

@@ -77,6 +77,8 @@ class Truncated(AbstractGradient):
         progress = loop.advance(method, fixed, loop.start(method, fixed, start), n_free)
         # The last steps once without a derivative, to know which samples break in them ...
         end = lax.fori_loop(0, n_steps, lambda _, state: method.step(fixed, state), progress.state)
+        had_broken = progress.status == Status.nonfinite
+        end = jax.tree.map(partial(jnp.where, had_broken), progress.state, end)
         residual, status = loop.look(fixed, method.value(end))
         broken = status == Status.nonfinite
 
@@ -89,4 +91,5 @@ class Truncated(AbstractGradient):
         state, _ = lax.scan(step, state, length=n_steps)
         value = jax.tree.map(partial(jnp.where, broken), constant(method.value(end)), solver.value(state))
         status = jnp.where(status == RUNNING, Status.max_steps_reached, status).astype(jnp.int32)
-        return Solution(value, status, progress.n_steps + n_steps, residual)
+        n_taken = progress.n_steps + jnp.where(had_broken, 0, n_steps)
+        return Solution(value, status, n_taken, residual)

@@ -313,7 +313,7 @@ class Sample(NamedTuple):
     weight: Any
 
 
-MODES = {"implicit": Implicit(), "unrolled": Unrolled(), "truncated": Truncated(100)}
+MODES = {"implicit": Implicit(), "unrolled": Unrolled(), "truncated": Truncated(300)}
 ZERO, DARK, TWINS, APART, NEAR, NAN, INFINITE, CROWDED, FORBIDDEN = range(2, 11)
 HEALTHY, SAMPLES, STEP_SIZE = [0, 1, 11], 12, 0.2
 
@@ -431,7 +431,7 @@ def test_a_direction_that_equal_atoms_leave_open_is_damped_and_named():
         return conditioning(problem, value)
 
     report = compiled(jax.vmap(report))(batch, solution.value)
-    rows = np.array([*HEALTHY, ZERO, DARK, TWINS, APART, NEAR, CROWDED])
+    rows = np.array([*HEALTHY, ZERO, DARK, TWINS, APART, NEAR, CROWDED, FORBIDDEN])
     np.testing.assert_array_equal(np.flatnonzero(report.is_degenerate), [TWINS, APART, CROWDED])
     np.testing.assert_array_equal(report.n_free[rows], np.sum(solution.value[rows] != 0, axis=1))
 
