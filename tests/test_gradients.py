@@ -443,7 +443,7 @@ def test_reports_come_one_a_sample_under_vmap_and_damping_is_as_set():
         _, slope = run(batch)
         jax.effects_barrier()
     messages = [str(warning.message) for warning in caught]
-    assert len(messages) == 2 and "degenerate on its support; its derivative was damped" in messages[0]
+    assert len(messages) == 2 and "its derivative was damped" in messages[0]
     hessian = batch.learner.root[5] @ batch.learner.root[5].T
     close(slope.target[5], np.linalg.solve(hessian + 0.1 * np.diag(np.diag(hessian)), batch.weight[5]))
 
