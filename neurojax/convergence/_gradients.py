@@ -50,9 +50,9 @@ class Truncated(AbstractGradient):
     Gradient:
         Biased. For a step z ← T(z; θ) that contracts by ρ < 1 near the solution, dz/dθ is the sum
         Σ_{j<k} (∂T/∂z)ʲ ∂T/∂θ in place of the whole series: a relative error of the order ρᵏ, mostly in
-        the directions that converge slowest. Momentum starts again as a constant too. Any order of
-        derivative, forward and reverse; memory grows with ``n_steps``. A sample whose status is
-        ``nonfinite`` contributes zero.
+        the directions that converge slowest. Momentum, and solver arrays that the state holds (a step size),
+        are constants too. Any order of derivative, forward and reverse; memory grows with ``n_steps``. A
+        sample whose status is ``nonfinite`` contributes zero.
 
     Attributes:
         n_steps: k, ≥ 1.

@@ -45,6 +45,7 @@ class Implicit(AbstractGradient):
         steps, the same formula at its last iterate and support: finite, not the derivative of anything; mask
         it by its status. A ``nonfinite`` sample contributes zero. Zero with respect to the solver and the
         start. Forward and reverse mode, of any order; the support and the choice of damping are constants.
+        Where a system is damped, forward and reverse mode may differ: each decides for its own direction.
 
     Attributes:
         tol: relative residual of the linear solve, > 0; ``None``: 1e-6, or 1e-12 in float64.

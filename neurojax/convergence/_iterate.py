@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._checks import check_at_least, check_kind, check_positive, check_real, check_shape, is_concrete
+from .._trees import constant
 from ._gradients import AbstractGradient, Detached
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop
@@ -52,7 +53,7 @@ def iterate(
     check_at_least("max_steps", max_steps, 1)
     check_at_least("steps_per_check", steps_per_check, 1)
     _check_tol(tol, problem, init)
-    loop = Loop(tol, max_steps, min(steps_per_check, max_steps))
+    loop = Loop(constant(tol), max_steps, min(steps_per_check, max_steps))
     return gradient.solve(loop, solver, problem, init)
 
 

@@ -31,7 +31,7 @@ class Unrolled(AbstractGradient):
         Exact for the iterate that is returned, converged or not; it tends to the derivative of the solution
         as the iterate tends to it, about as fast. With respect to the problem, the solver's arrays
         and the start. A sample whose status is ``nonfinite`` contributes zero. Reverse mode only:
-        ``jax.jvp`` raises JAX's ``TypeError: can't apply forward-mode differentiation (jvp) to a
+        ``jax.jvp`` raises JAX's ``TypeError: can't apply forward-mode autodiff (jvp) to a
         custom_vjp function``. Second derivatives by forward over reverse mode (``jax.hessian``); reverse over
         reverse raises JAX's ``ValueError: Reverse-mode differentiation does not work for lax.while_loop``.
         `Implicit` and `Truncated` give all of these.

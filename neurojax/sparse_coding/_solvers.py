@@ -142,9 +142,10 @@ class Gradient(AbstractSolver):
             close over a value that is being differentiated or traced.
 
     Gradient:
-        Of `Unrolled` and `Truncated`: through the transformation's own derivative. That of √v at v = 0 is
-        infinite, so Adam needs its ``eps_root`` above 0 (a zero datum has v = 0); RMSprop has it with
-        ``eps_in_sqrt``, its default.
+        Of `Unrolled` and `Truncated`: through the transformation's own derivative. Adam and RMSprop divide
+        by √v; where a gradient entry stays 0 or nearly so, as for a zero datum or at the minimum, that
+        derivative is infinite or explodes with the steps. A large ``eps`` tames it; `Implicit` does not
+        meet it.
 
     Raises:
         ValueError: at trace time, for a penalty that is not smooth: its sub-gradient never settles.
