@@ -229,6 +229,8 @@ def _plot(table: list[dict[str, object]]) -> Figure:
                 axes.plot(row["× forward"], row["by atoms"], "o", label=row["contender"])
         axes.axvline(2, color="0.8", zorder=0)
         axes.set(xscale="log", yscale="log", xlabel="time / forward solve", title=problem)
+        axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        axes.minorticks_off()
     figure.axes[0].set_ylabel("relative error of the gradient in the atoms")
     figure.axes[1].legend(frameon=False, fontsize="small")
     return figure
