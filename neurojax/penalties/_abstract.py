@@ -23,17 +23,25 @@ class AbstractPenalty(eqx.Module):
     is_smooth: eqx.AbstractClassVar[bool]
     is_separable: eqx.AbstractClassVar[bool]
 
-    @abstractmethod
     def gradient(self, code: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Return the derivative of the penalty at ``code``, meant where that exists: on the support."""
+        """Return the derivative of the penalty at ``code``, meant where that exists: on the support.
 
-    @abstractmethod
+        `convergence.Implicit`, `sparse_coding.LCA` and `sparse_coding.Gradient` need it.
+
+        Raises:
+            ValueError: here, for a penalty of one's own that has neither a value nor this.
+        """
+        raise ValueError(f"penalty: expected one with a gradient, got {type(self).__name__}, which has none.")
+
     def support(self, code: Float[ArrayLike, "*shape"]) -> Bool[Array, "*shape"]:
         """Return which coefficients of a solution move when the problem does.
 
         All of them for a smooth penalty; else those that are not held at a kink: the non-zero ones, the
-        groups that are not zero, and all whose strength is 0 (unless a constraint holds them).
+        groups that are not zero, and all whose strength is 0 (unless a constraint holds them). Here: all, or
+        the non-zero ones.
         """
+        code = jnp.asarray(code)
+        return jnp.ones_like(code, bool) if self.is_smooth else code != 0
 
 
 class AbstractValuedPenalty(AbstractPenalty):

@@ -102,10 +102,6 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
         return nonnegative_soft_threshold(v, step_times(step_size, self.strength, v))
 
-    def support(self, code: Code) -> Mask:
-        """Return which coefficients are not zero."""
-        return jnp.asarray(code) != 0
-
 
 class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
     """Magnitudes and squares: Σ l1·|zᵢ| + ½·Σ l2·zᵢ².
@@ -232,10 +228,6 @@ class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
         v, scale = as_code(v, self.scale)
         return scale * cauchy_threshold(v / scale, t / scale / scale)
 
-    def support(self, code: Code) -> Mask:
-        """Return true for every coefficient: the penalty is smooth."""
-        return jnp.ones_like(code, bool)
-
 
 class Log(AbstractProximalPenalty):
     """The logarithm of magnitudes, strength·ln|zᵢ|, by its outer stationary branch alone.
@@ -298,10 +290,6 @@ class SmoothL1(AbstractValuedPenalty):
         code, strength, epsilon = as_code(code, self.strength, self.epsilon)
         return jnp.sum(strength * jnp.sqrt(code**2 + epsilon))
 
-    def support(self, code: Code) -> Mask:
-        """Return true for every coefficient: the penalty is smooth."""
-        return jnp.ones_like(code, bool)
-
 
 class Gaussian(AbstractValuedPenalty):
     """An inverted Gaussian bell: Σ strength·(1 − exp(−(zᵢ/scale)²)).
@@ -332,7 +320,3 @@ class Gaussian(AbstractValuedPenalty):
         """Return Σ strength·(1 − exp(−(codeᵢ/scale)²))."""
         code, strength, scale = as_code(code, self.strength, self.scale)
         return jnp.sum(-strength * jnp.expm1(-((code / scale) ** 2)))
-
-    def support(self, code: Code) -> Mask:
-        """Return true for every coefficient: the penalty is smooth."""
-        return jnp.ones_like(code, bool)
