@@ -1,7 +1,6 @@
 """Dictionaries: the linear map from a code to a datum, its transpose, and the energy they define."""
 
 from abc import abstractmethod
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_at_least, check_rank, check_real, check_shape, check_size, is_concrete
+from .._precision import product
 from .._proximal import require_value
 from .._types import PRNGKey, Scalar
 from ..penalties import AbstractPenalty
@@ -23,9 +23,6 @@ __all__ = [
     "random_dictionary",
     "reconstruct",
 ]
-
-# Full float32 precision: a GPU would otherwise round the factors to tf32.
-product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class AbstractDictionary(eqx.Module):

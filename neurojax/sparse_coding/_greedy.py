@@ -7,10 +7,11 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_at_least, check_rank
+from .._precision import product
 from .._proximal import relative_norm
 from .._types import Scalar
 from ..convergence import AbstractProblem, AbstractSolver, Solution, iterate
-from ._dictionary import Dictionary, product
+from ._dictionary import Dictionary
 
 __all__ = ["matching_pursuit", "orthogonal_matching_pursuit"]
 

@@ -11,11 +11,12 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._checks import check_at_least, check_rank, check_real, check_shape, check_size
+from .._precision import product
 from .._trees import constant
 from .._types import PRNGKey, Scalar
 from ..metrics import n_active
 from ..penalties import L1, AbstractValuedPenalty, soft_threshold
-from ._dictionary import AbstractDictionary, Dictionary, energy, product
+from ._dictionary import AbstractDictionary, Dictionary, energy
 from ._problem import make_problem
 
 __all__ = [

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_shape
+from .._precision import product
 from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm, unit_of
 from .._trees import bounded, constant
 from .._types import Scalar
 from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
-from ._dictionary import AbstractDictionary, product
+from ._dictionary import AbstractDictionary
 
 __all__ = ["SparseCodingProblem", "duality_gap", "make_problem", "max_strength"]
 

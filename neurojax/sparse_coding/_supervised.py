@@ -9,12 +9,13 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_nonnegative, check_rank, check_real, check_size
+from .._precision import product
 from .._proximal import FISTA
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Implicit, Solution, Status
 from ..metrics import n_active
 from ..penalties import AbstractPenalty
-from ._dictionary import Dictionary, normalize_atoms, product
+from ._dictionary import Dictionary, normalize_atoms
 from ._encode import encode
 
 __all__ = ["SparseClassifier", "TaskDrivenObjective", "normalize_classifier"]

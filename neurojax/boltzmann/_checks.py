@@ -1,0 +1,62 @@
+"""Checks of what is given to a machine as visible units."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .._checks import check_finite, check_rank, check_real, check_size, is_concrete
+
+__all__ = ["check_data", "check_limits", "check_states", "check_visible"]
+
+
+def check_visible(name: str, rbm, v) -> None:
+    """Raise ``ValueError`` unless the last axis of ``v`` holds real numbers, one for each visible unit."""
+    check_real(name, v)
+    if np.ndim(v) == 0 or np.shape(v)[-1] != rbm.n_visible:
+        raise ValueError(
+            f"{name}: expected {rbm.n_visible} numbers, one for each visible unit, got shape {np.shape(v)}."
+        )
+
+
+def check_limits(name: str, v, limits: tuple[float, float]) -> None:
+    """Raise ``ValueError`` if a concrete ``v`` has values outside ``limits``."""
+    if not is_concrete(v):
+        return
+    values = np.asarray(v)
+    least, largest = values.min(initial=limits[1]), values.max(initial=limits[0])
+    if not (limits[0] <= least and largest <= limits[1]):
+        raise ValueError(
+            f"{name}: expected numbers in [{limits[0]:g}, {limits[1]:g}], got {least:.4g} to {largest:.4g}."
+        )
+
+
+def check_states(name: str, rbm, v) -> None:
+    """Raise ``ValueError`` unless a concrete ``v`` is a state of binary or categorical visible units."""
+    check_visible(name, rbm, v)
+    n_states = getattr(rbm, "n_states", None)
+    if not is_concrete(v) or not (rbm.is_binary or n_states):
+        return
+    values = np.asarray(v)
+    n_other = int(np.sum((values != 0) & (values != 1)))
+    if n_other:
+        raise ValueError(
+            f"{name}: expected states, each number 0 or 1, got {n_other} of {values.size} that are neither; "
+            "binarise grey values first."
+        )
+    if n_states and np.any(values.reshape(*values.shape[:-1], -1, n_states).sum(-1) != 1):
+        raise ValueError(f"{name}: expected exactly one 1 in each group of {n_states} (n_states).")
+
+
+def check_data(name: str, data, rbm=None, limits: tuple[float, float] | None = None) -> Array:
+    """Return rows of data as an array, or raise ``ValueError`` for what cannot be data of the machine."""
+    data = jnp.asarray(data)
+    check_rank(name, data, "samples visible")
+    check_real(name, data)
+    if not data.shape[0]:
+        raise ValueError(f"{name}: expected at least one row, got shape {data.shape}.")
+    if rbm is not None:
+        check_size(name, data, 1, rbm.n_visible, "numbers, one for each visible unit,")
+    check_finite(name, data)
+    if limits is not None:
+        check_limits(name, data, limits)
+    return data

@@ -1,0 +1,184 @@
+"""Learning rules as objectives for `neurojax.training.fit`."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._checks import check_nonnegative
+from .._precision import product
+from .._trees import constant
+from .._types import PRNGKey, Scalar
+from ..training import AbstractGradientObjective, AbstractObjective
+from ._checks import check_visible
+from ._energy import free_energies
+from ._models import AbstractRBM
+from ._phases import AbstractNegativePhase, PersistentContrastiveDivergence
+
+__all__ = ["CentredGradient", "CentredState", "ContrastiveObjective"]
+
+Rows = Float[Array, "batch visible"]
+
+
+class ContrastiveObjective(AbstractObjective):
+    """The free energy of data above that of the machine's own samples.
+
+    loss = mean F(data) − mean F(samples) + ½·weight_decay·Σ W² + sparsity·Σⱼ KL(target ‖ q̄ⱼ), q̄ the mean
+    of p(h = 1 | v) over the batch. The samples are constants, so the gradient of the difference is
+    ⟨∂E⟩_data − ⟨∂E⟩_samples with hidden probabilities in both phases: for exact samples that of −log p(data).
+    The loss itself says little (it hovers about zero); watch a likelihood.
+
+    Called as ``objective(rbm, state, batch, key)`` by ``fit``, with
+    ``state=objective.init(rbm, n_chains, key)``.
+
+    Attributes:
+        negative_phase: where samples come from: `ContrastiveDivergence`, `PersistentContrastiveDivergence`
+            (the default, one step) or `ParallelTempering`.
+        weight_decay: of the weights alone, ≥ 0.
+        sparsity: the penalty's strength, ≥ 0.
+        sparsity_target: the mean activity that it pulls hidden units to, in (0, 1).
+
+    Metrics: ``free_energy`` of the batch, ``hidden_activity`` (mean of q̄), and those of the negative phase.
+
+    Reference:
+        Hinton 2010, sections 3, 10 and 11; the free-energy form: Swersky et al. 2010.
+
+    Example:
+        >>> import jax, optax
+        >>> from neurojax.boltzmann import BernoulliRBM, ContrastiveObjective
+        >>> from neurojax.training import fit
+        >>> data = jax.random.bernoulli(jax.random.key(0), 0.2, (100, 6)).astype("float32")
+        >>> rbm = BernoulliRBM.from_data(data, 4, jax.random.key(1))
+        >>> objective = ContrastiveObjective()
+        >>> chains = objective.init(rbm, 20, jax.random.key(2))
+        >>> result = fit(rbm, objective, data, state=chains, batch_size=20, n_steps=10,
+        ...              optimizer=optax.sgd(0.05), key=jax.random.key(3))
+        >>> result.state.hidden.shape
+        (20, 4)
+    """
+
+    negative_phase: AbstractNegativePhase = PersistentContrastiveDivergence()
+    weight_decay: Float[Array, ""] | float = 0.0
+    sparsity: Float[Array, ""] | float = 0.0
+    sparsity_target: Float[Array, ""] | float = 0.1
+
+    def __check_init__(self):
+        check_nonnegative("weight_decay", self.weight_decay)
+        check_nonnegative("sparsity", self.sparsity)
+
+    def init(self, rbm: AbstractRBM, n_chains: int, key: PRNGKey) -> Any:
+        """Return the state to begin with: fresh chains, or ``None``."""
+        return self.negative_phase.init(rbm, n_chains, key)
+
+    def __call__(
+        self, model: AbstractRBM, state: Any, batch: Rows, key: PRNGKey
+    ) -> tuple[Scalar, tuple[Any, dict[str, Array]]]:
+        """Return ``(loss, (state, metrics))``."""
+        check_visible("data", model, batch)
+        samples, state, metrics = self.negative_phase.draw(constant(model), state, batch, key)
+        data_energy = jnp.mean(free_energies(model, batch))
+        loss = data_energy - jnp.mean(free_energies(model, samples))
+        activity = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)
+        if not _is_zero(self.weight_decay):
+            loss = loss + 0.5 * self.weight_decay * jnp.sum(model.weights**2)
+        if not _is_zero(self.sparsity):
+            loss = loss + self.sparsity * _divergence(self.sparsity_target, activity)
+        return loss, (state, {"free_energy": data_energy, "hidden_activity": jnp.mean(activity), **metrics})
+
+
+def _is_zero(strength) -> bool:
+    """Return whether a term is left out of the program, rather than multiplied by 0."""
+    return isinstance(strength, float | int) and strength == 0
+
+
+def _divergence(target, activity: Array) -> Scalar:
+    """Return Σⱼ KL(target ‖ activityⱼ), activities held off 0 and 1."""
+    tiny = jnp.finfo(activity.dtype).eps
+    q, target = jnp.clip(activity, tiny, 1 - tiny), jnp.asarray(target, activity.dtype)
+    entropies = jax.scipy.special.rel_entr(target, q) + jax.scipy.special.rel_entr(1 - target, 1 - q)
+    return jnp.sum(entropies)
+
+
+class CentredState(NamedTuple):
+    """What centred learning carries along.
+
+    Attributes:
+        chains: the state of the objective that is centred.
+        visible_offset: μ, the sliding mean of the data.
+        hidden_offset: λ, the sliding mean of the hidden probabilities given data.
+    """
+
+    chains: Any
+    visible_offset: Float[Array, " visible"]
+    hidden_offset: Float[Array, " hidden"]
+
+
+class CentredGradient(AbstractGradientObjective):
+    """The gradient of an objective in centred parameters, as an update of the machine's own.
+
+    A machine with E = −s(v − μ)@W@(h − λ) − b'·v − c'·h is the same one with b = b' − W λ and
+    c = c' − s(μ)@W. Descending in (W, b', c') at fixed offsets changes the plain parameters along
+    g_W' = g_W − g_b λᵀ − s(μ) g_cᵀ, g_b' = g_b − g_W' λ and g_c' = g_c − s(μ)@g_W' (g the plain gradient);
+    for the contrastive objective −g_W' is ⟨s(v − μ)(h − λ)ᵀ⟩_data − ⟨s(v − μ)(h − λ)ᵀ⟩_samples. Learning
+    no longer depends on which state of a unit is called 0. The offsets follow the data at ``offset_rate``.
+    An adaptive optimiser rescales the gradient afterwards, and the rule is then no longer centred exactly.
+
+    Attributes:
+        objective: what is centred.
+        offset_rate: of the sliding means, in [0, 1].
+
+    Reference:
+        Melchior, Fischer & Wiskott 2016, How to center deep Boltzmann machines, eqs. 7-13.
+    """
+
+    objective: ContrastiveObjective = ContrastiveObjective()
+    offset_rate: Float[Array, ""] | float = 0.01
+
+    def __check_init__(self):
+        check_nonnegative("offset_rate", self.offset_rate)
+        check_nonnegative("1 - offset_rate", 1 - self.offset_rate)
+
+    def init(
+        self, rbm: AbstractRBM, n_chains: int, key: PRNGKey, *, data_mean: Float[Array, " visible"]
+    ) -> CentredState:
+        """Return fresh chains, offsets at the data's mean and the hidden units' probabilities there."""
+        mean = jnp.asarray(data_mean, rbm.weights.dtype)
+        check_visible("data_mean", rbm, mean)
+        hidden = jax.nn.sigmoid(rbm.hidden_input(mean))
+        return CentredState(self.objective.init(rbm, n_chains, key), mean, hidden)
+
+    def value_and_grad(
+        self, model: AbstractRBM, state: CentredState, batch: Rows, key: PRNGKey
+    ) -> tuple[tuple[Scalar, tuple[CentredState, dict[str, Array]]], AbstractRBM]:
+        """Return ``((loss, (state, metrics)), gradient)``."""
+        if not isinstance(state, CentredState):
+            raise ValueError(
+                "state: expected CentredState, from objective.init(rbm, n_chains, key, data_mean=...), "
+                f"got {type(state).__name__}."
+            )
+        output, gradient = eqx.filter_value_and_grad(self.objective, has_aux=True)(
+            model, state.chains, batch, key
+        )
+        loss, (chains, metrics) = output
+        gradient = centred(gradient, model.scaled(state.visible_offset), state.hidden_offset)
+        rate = self.offset_rate
+        hidden_mean = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)
+        visible_offset = (1 - rate) * state.visible_offset + rate * jnp.mean(batch, axis=0)
+        hidden_offset = (1 - rate) * state.hidden_offset + rate * hidden_mean
+        return (loss, (CentredState(chains, visible_offset, hidden_offset), metrics)), gradient
+
+
+def centred(gradient: AbstractRBM, visible_offset: Array, hidden_offset: Array) -> AbstractRBM:
+    """Return the centred gradient of a plain one, for offsets s(μ) and λ."""
+    weights = (
+        gradient.weights
+        - jnp.outer(gradient.visible_bias, hidden_offset)
+        - jnp.outer(visible_offset, gradient.hidden_bias)
+    )
+    visible_bias = gradient.visible_bias - product(weights, hidden_offset)
+    hidden_bias = gradient.hidden_bias - product(visible_offset, weights)
+    return eqx.tree_at(
+        lambda g: (g.weights, g.visible_bias, g.hidden_bias), gradient, (weights, visible_bias, hidden_bias)
+    )
