@@ -1,10 +1,12 @@
 """Natural images, patches and whitening; handwritten digits.
 
-Photographs come with the library; the sets of the literature are found in the folder that the environment
-variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are checked by digest.
+Photographs and a part of MNIST come with the library; the sets of the literature are found in the folder
+that the environment variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are
+checked by digest.
 """
 
-from ._digits import LabelledImages, mnist
+from ._binarized import binarized_mnist
+from ._digits import LabelledImages, mnist, mnist_subset
 from ._files import load_images
 from ._patches import (
     PatchSampler,
@@ -21,11 +23,13 @@ __all__ = [
     "LabelledImages",
     "PatchSampler",
     "Whitening",
+    "binarized_mnist",
     "fit_whitening",
     "grid_patches",
     "kodak_images",
     "load_images",
     "mnist",
+    "mnist_subset",
     "natural_images",
     "normalize_variance",
     "olshausen_images",
