@@ -11,6 +11,7 @@ from jax.core import Tracer
 __all__ = [
     "check_at_least",
     "check_finite",
+    "check_inside",
     "check_kind",
     "check_nonnegative",
     "check_positive",
@@ -71,6 +72,12 @@ def check_positive(name: str, value) -> None:
     """Raise ``ValueError`` unless a concrete ``value`` is above zero everywhere."""
     if is_concrete(value) and not np.all(np.asarray(value) > 0):
         raise ValueError(f"{name}: expected a number > 0, got {value}.")
+
+
+def check_inside(name: str, value, low: float, high: float) -> None:
+    """Raise ``ValueError`` unless a concrete ``value`` lies between ``low`` and ``high``, ends left out."""
+    if is_concrete(value) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
+        raise ValueError(f"{name}: expected a number between {low} and {high}, got {value}.")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .._checks import check_at_least
+from .._checks import check_at_least, check_size
 from .._types import PRNGKey
 from ..training import Checkpoint, fit
 from ._checks import check_data
@@ -134,13 +134,16 @@ def fit_deep_belief_network(
         ValueError: for data outside [0, 1], empty or not finite, and counts out of range.
     """
     rows = check_data("data", data, limits=(0.0, 1.0))
+    if labels is not None:
+        labels = check_data("labels", labels, limits=(0.0, 1.0))
+        check_size("labels", labels, 0, rows.shape[0], "rows, as many as data,")
     if not n_hidden:
         raise ValueError("n_hidden: expected at least one number of hidden units, got none.")
     objective = ContrastiveObjective() if objective is None else objective
     machines = []
     for i, size in enumerate(n_hidden):
         if labels is not None and i == len(n_hidden) - 1:
-            rows = jnp.concatenate([rows, check_data("labels", labels, limits=(0.0, 1.0))], axis=1)
+            rows = jnp.concatenate([rows, labels], axis=1)
         model_key, chain_key, fit_key = jax.random.split(jax.random.fold_in(key, i), 3)
         rbm = BernoulliRBM.from_data(rows, size, model_key)
         result = fit(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_nonnegative
+from .._checks import check_inside, check_nonnegative
 from .._precision import product
 from .._trees import constant
 from .._types import PRNGKey, Scalar
@@ -67,6 +67,7 @@ class ContrastiveObjective(AbstractObjective):
     def __check_init__(self):
         check_nonnegative("weight_decay", self.weight_decay)
         check_nonnegative("sparsity", self.sparsity)
+        check_inside("sparsity_target", self.sparsity_target, 0, 1)
 
     def init(self, rbm: AbstractRBM, n_chains: int, key: PRNGKey) -> Any:
         """Return the state to begin with: fresh chains, or ``None``."""
@@ -77,6 +78,7 @@ class ContrastiveObjective(AbstractObjective):
     ) -> tuple[Scalar, tuple[Any, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         check_visible("data", model, batch)
+        batch = batch.astype(model.weights.dtype)
         samples, state, metrics = self.negative_phase.draw(constant(model), state, batch, key)
         data_energy = jnp.mean(free_energies(model, batch))
         loss = data_energy - jnp.mean(free_energies(model, samples))
@@ -118,10 +120,10 @@ class CentredState(NamedTuple):
 class CentredGradient(AbstractGradientObjective):
     """The gradient of an objective in centred parameters, as an update of the machine's own.
 
-    A machine with E = −s(v − μ)@W@(h − λ) − b'·v − c'·h is the same one with b = b' − W λ and
-    c = c' − s(μ)@W. Descending in (W, b', c') at fixed offsets changes the plain parameters along
-    g_W' = g_W − g_b λᵀ − s(μ) g_cᵀ, g_b' = g_b − g_W' λ and g_c' = g_c − s(μ)@g_W' (g the plain gradient);
-    for the contrastive objective −g_W' is ⟨s(v − μ)(h − λ)ᵀ⟩_data − ⟨s(v − μ)(h − λ)ᵀ⟩_samples. Learning
+    Binary units with E = −(v − μ)@W@(h − λ) − b'·v − c'·h are the same machine with b = b' − W λ and
+    c = c' − μ@W (others likewise, s(μ) for μ). Descending in (W, b', c') at fixed offsets changes the plain
+    parameters along g_W' = g_W − g_b λᵀ − s(μ) g_cᵀ, g_b' = g_b − g_W' λ and g_c' = g_c − s(μ)@g_W' (g the
+    plain gradient); for the contrastive objective −g_W' is ⟨s(v − μ)(h − λ)ᵀ⟩_data − ⟨s(v − μ)(h − λ)ᵀ⟩_samples. Learning
     no longer depends on which state of a unit is called 0. The offsets follow the data at ``offset_rate``.
     An adaptive optimiser rescales the gradient afterwards, and the rule is then no longer centred exactly.
 
@@ -162,6 +164,7 @@ class CentredGradient(AbstractGradientObjective):
             model, state.chains, batch, key
         )
         loss, (chains, metrics) = output
+        batch = batch.astype(model.weights.dtype)
         gradient = centred(gradient, model.scaled(state.visible_offset), state.hidden_offset)
         rate = self.offset_rate
         hidden_mean = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)

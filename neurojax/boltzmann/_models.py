@@ -179,6 +179,7 @@ class BernoulliRBM(AbstractRBM):
     def base_visible_bias(self, data, pseudo_count=1.0):
         """Return the log-odds of the units' means, (Σ v + pseudo_count)/(n + 2·pseudo_count)."""
         data = check_data("data", data, self, limits=(0.0, 1.0))
+        check_positive("pseudo_count", pseudo_count)
         on = jnp.sum(data, axis=0) + pseudo_count
         return jnp.log(on) - jnp.log(data.shape[0] + 2 * pseudo_count - on)
 
@@ -365,6 +366,7 @@ class PottsRBM(AbstractRBM):
     def base_visible_bias(self, data, pseudo_count=1.0):
         """Return the logarithms of the states' frequencies at each site."""
         data = check_data("data", data, self, limits=(0.0, 1.0))
+        check_positive("pseudo_count", pseudo_count)
         counts = jnp.sum(data, axis=0) + pseudo_count
         return jnp.log(counts) - jnp.log(data.shape[0] + self.n_states * pseudo_count)
 

@@ -77,15 +77,15 @@ def log_partition_exact(rbm: AbstractRBM) -> Scalar:
         >>> round(float(log_partition_exact(rbm)), 4)  # 5 log 2
         3.4657
     """
-    if rbm.is_binary and rbm.n_visible < rbm.n_hidden:
-        rbm = BernoulliRBM(rbm.weights.T, rbm.hidden_bias, rbm.visible_bias)
-    n = rbm.n_hidden
+    n = min(rbm.n_hidden, rbm.n_visible) if rbm.is_binary else rbm.n_hidden
     if n > _MOST_UNITS:
         raise ValueError(
             f"rbm: expected at most {_MOST_UNITS} units on the side that is enumerated, got {n} "
             f"(weights of shape {rbm.weights.shape}); log_partition_ais and log_partition_reverse_ais "
             "estimate it."
         )
+    if n < rbm.n_hidden:
+        rbm = BernoulliRBM(rbm.weights.T, rbm.hidden_bias, rbm.visible_bias)
     n_block = min(n, _BLOCK_UNITS)
 
     @jax.checkpoint
@@ -195,7 +195,7 @@ def log_partition_reverse_ais(
     if samples.ndim != 2 or len(samples) < 2:
         raise ValueError(f"samples: expected at least 2 rows (samples visible), got shape {samples.shape}.")
     path = TemperedPath(rbm, jnp.asarray(base_visible_bias, rbm.weights.dtype))
-    log_weights = _anneal(path, samples, key, n_temperatures, is_reverse=True)
+    log_weights = _anneal(path, samples.astype(path.dtype), key, n_temperatures, is_reverse=True)
     return _estimate(log_weights, path.log_partition_base(), -1)
 
 

@@ -106,7 +106,7 @@ class PersistentContrastiveDivergence(AbstractNegativePhase):
 
     def draw(self, rbm, state, batch, key):
         """Return the chains' visible units after k transitions."""
-        _check_state(state, PersistentChains)
+        _check_chains(state, PersistentChains, (rbm.n_hidden,))
         v = jnp.zeros((state.hidden.shape[0], rbm.n_visible), rbm.weights.dtype)
 
         def move(i, carry):
@@ -159,8 +159,8 @@ class ParallelTempering(AbstractNegativePhase):
 
     def draw(self, rbm, state, batch, key):
         """Return the visible units at β = 1 after the sweeps."""
-        _check_state(state, Replicas)
-        path = TemperedPath(rbm, self.base_visible_bias)
+        _check_chains(state, Replicas, (self.n_temperatures, rbm.n_hidden))
+        path = TemperedPath(rbm, jnp.asarray(self.base_visible_bias, rbm.weights.dtype))
         beta = jnp.linspace(0, 1, self.n_temperatures, dtype=rbm.weights.dtype)[:, None]
         v = jnp.zeros((*state.hidden.shape[:2], rbm.n_visible), rbm.weights.dtype)
 
@@ -202,9 +202,12 @@ def _repeat(n_steps: int, move, carry):
     return move(0, carry) if n_steps == 1 else lax.fori_loop(0, n_steps, move, carry)
 
 
-def _check_state(state, kind: type) -> None:
-    if not isinstance(state, kind):
+def _check_chains(state, kind: type, sizes: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless ``state`` holds chains of the kind, of ``sizes`` but for their number."""
+    is_kind = isinstance(state, kind)
+    came = state.hidden.shape if is_kind else type(state).__name__
+    if not is_kind or state.hidden.ndim != len(sizes) + 1 or (*came[:-2], came[-1]) != sizes:
         raise ValueError(
-            f"state: expected {kind.__name__}, from objective.init(rbm, n_chains, key), "
-            f"got {type(state).__name__}."
+            f"state: expected {kind.__name__} from objective.init(rbm, n_chains, key), of sizes {sizes} "
+            f"beside the number of chains, got {came}."
         )

@@ -16,13 +16,13 @@ def bernoulli(key: PRNGKey, probability: Float[Array, "*shape"]) -> Float[Array,
     Up to float32 a unit takes half a 32-bit word, so its probability is rounded to a multiple of 2⁻¹⁶ (off
     by at most 7.7e-6); in float64 it takes a word. A probability that is NaN gives 0.
     """
-    dtype = probability.dtype
-    if dtype == jnp.float64:
-        draws, n_values = jax.random.bits(key, probability.shape, jnp.uint32), 2.0**32
+    if probability.dtype == jnp.float64:
+        draws, n_values, wide = jax.random.bits(key, probability.shape, jnp.uint32), 2.0**32, jnp.float64
     else:
-        draws, n_values = _half_words(key, probability.shape), 2.0**16
+        draws, n_values, wide = _half_words(key, probability.shape), 2.0**16, jnp.float32
     # Halves between the integers: P(1)·n_values is then p·n_values rounded to the nearest.
-    return (draws.astype(dtype) + 0.5 < probability * n_values).astype(dtype)
+    is_on = draws.astype(wide) + 0.5 < probability.astype(wide) * n_values
+    return is_on.astype(probability.dtype)
 
 
 def _half_words(key: PRNGKey, shape: tuple[int, ...]) -> Array:

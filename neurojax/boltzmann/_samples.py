@@ -68,6 +68,7 @@ def _nearest_other(rows: Array) -> Array:
 
 @jax.jit
 def _squared_distances(rows: Array, others: Array) -> Array:
-    # Exact for binary rows: whole numbers of moderate size.
+    # About a row, so that a common offset does not cancel; binary rows stay whole numbers, and exact.
+    rows, others = rows - rows[0], others - rows[0]
     squares = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)
     return squares - 2 * product(rows, others.T)
