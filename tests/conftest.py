@@ -2,6 +2,7 @@
 
 import jax
 import jaxtyping
+import pooch
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -26,3 +27,16 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """No data folder, an empty cache, and a download that fails."""
+    monkeypatch.delenv("NEUROJAX_DATA", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
+
+    def refuse(*args, **kwargs):
+        raise ConnectionRefusedError("no network here")
+
+    monkeypatch.setattr(pooch, "retrieve", refuse)
+    return tmp_path / "neurojax"

@@ -22,19 +22,6 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (3, 12, 20), dtype=np.uint8)
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    """No data folder, an empty cache, and a download that fails."""
-    monkeypatch.delenv("NEUROJAX_DATA", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
-
-    def refuse(*args, **kwargs):
-        raise ConnectionRefusedError("no network here")
-
-    monkeypatch.setattr(pooch, "retrieve", refuse)
-    return tmp_path / "neurojax"
-
-
 def test_folder_is_read_in_order_of_names(tmp_path, pixels):
     for name, image in zip(("b.png", "a.PNG", "c.bmp"), pixels, strict=True):
         Image.fromarray(image).save(tmp_path / name)

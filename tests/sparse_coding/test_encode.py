@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest_data import whitened_patches
-from conftest_encode import encode, encode_path, energy
+from conftest_encode import duality_gap, encode, encode_path, energy
 
 from neurojax.convergence import Status
 from neurojax.penalties import L1, GroupL2, NonNegativeL1
@@ -14,14 +14,13 @@ from neurojax.sparse_coding import (
     AbstractDictionary,
     CoordinateDescent,
     Dictionary,
-    duality_gap,
     encode_batch,
     encode_stream,
     max_strength,
 )
 
 
-@pytest.mark.parametrize("n_atoms", [100, 512, 1024])
+@pytest.mark.parametrize("n_atoms", [100, 1024])
 def test_float32_certifies_whitened_patches(n_atoms):
     """Atoms that are patches themselves: far more alike than learned ones."""
     patches = whitened_patches(n_atoms + 32, 16)
@@ -112,12 +111,14 @@ def test_encode_batch_composes_under_jit_and_grad(small):
     atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
 
     @jax.jit
-    def loss(a):
+    @jax.value_and_grad
+    def loss_and_slope(a):
         dictionary = Dictionary(a)
         codes = encode_batch(dictionary, xs, L1(0.1)).value
         return jnp.sum(jax.vmap(energy, (None, 0, 0, None))(dictionary, xs, codes, L1(0.1)))
 
-    assert np.isfinite(loss(atoms)) and np.all(np.isfinite(jax.grad(loss)(atoms)))
+    loss, slope = loss_and_slope(atoms)
+    assert np.isfinite(loss) and np.all(np.isfinite(slope)) and np.any(slope)
 
 
 @pytest.mark.parametrize("kind", ["matrix", "generator", "file"])
@@ -191,7 +192,7 @@ def test_solver_can_be_a_traced_argument(small):
     assert CoordinateDescent() == CoordinateDescent()
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e20])
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_the_unit_of_the_data_changes_nothing(scale, small):
     atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
     for kind, solver in ((L1, FISTA(backtracking=True)), (GroupL2, FISTA())):

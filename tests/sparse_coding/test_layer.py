@@ -8,22 +8,14 @@ import optax
 import pytest
 from conftest_encode import encode
 
-from neurojax.convergence import Detached, Implicit, Status, Truncated, Unrolled
+from neurojax.convergence import Detached, Implicit, Status, Unrolled
 from neurojax.penalties import L1, SmoothL1
-from neurojax.sparse_coding import (
-    ISTA,
-    Dictionary,
-    SparseCodingLayer,
-    make_problem,
-    normalize_atoms,
-    rmsprop_inference,
-)
+from neurojax.sparse_coding import ISTA, Dictionary, SparseCodingLayer, make_problem, rmsprop_inference
 from neurojax.training import fit
 
 N_ATOMS, N_FEATURES, N_ROWS = 12, 8, 5
 KEY = jax.random.key(0)
 EXACT = {"tol": 2e-15, "learn_penalty": True, "returns": "reconstruction"}
-MODES = [Implicit(), Unrolled(), Truncated(20)]
 
 
 def problem(seed=0, n_rows=N_ROWS):
@@ -90,12 +82,6 @@ def slopes(layer, xs, gradient, h):
         yield part, np.sum(slope * direction), (value(h) - value(-h)) / (2 * h)
 
 
-def relative_errors(found, exact):
-    """Return ‖a − b‖/‖b‖ for each leaf."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
-    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])
-
-
 def test_the_output_is_the_code_of_encode_or_what_it_stands_for():
     atoms, xs = problem()
     settings = {"solver": ISTA(), "tol": 1e-4, "max_steps": 400, "steps_per_check": 7}
@@ -140,26 +126,13 @@ def test_it_is_a_layer_of_a_sequential_network(x64):
     assert layer.penalty.strength == 0
 
 
-@pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=repr)
-def test_derivatives_are_those_of_the_values(mode, x64):
+def test_derivatives_are_those_of_the_values(x64):
     atoms, xs = problem()
-    layer = make_layer(atoms, gradient=mode, **EXACT)
+    layer = make_layer(atoms, gradient=Implicit(), **EXACT)
     outputs, *gradient = gradients(layer, jnp.asarray(xs))
     assert np.all(np.any(outputs != 0, axis=1))
     for part, slope, difference in slopes(layer, jnp.asarray(xs), gradient, 1e-5):
         np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-6, err_msg=part)
-
-
-def test_the_truncated_derivative_tends_to_the_minimisers(x64):
-    atoms, xs = problem(2)
-    _, *exact = gradients(make_layer(atoms, gradient=Implicit(), **EXACT), jnp.asarray(xs))
-    errors = []
-    for n_steps in (20, 2000):
-        layer = make_layer(atoms, gradient=Truncated(n_steps), **EXACT)
-        _, *truncated = gradients(layer, jnp.asarray(xs))
-        errors.append(relative_errors(truncated, exact))
-    np.testing.assert_array_less(1e-3, errors[0])
-    np.testing.assert_array_less(errors[1], 1e-6)
 
 
 def test_detached_trains_the_reconstruction_at_constant_codes(x64):
@@ -182,23 +155,6 @@ def test_a_strength_is_trained_only_on_request_and_a_solver_never():
     assert fixed.solver.step_size == 0 and learned.solver.step_size == 0
     np.testing.assert_allclose(fixed.dictionary.atoms, learned.dictionary.atoms, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(fixed_xs, learned_xs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("mode", MODES, ids=repr)
-def test_awkward_samples_have_finite_gradients_and_broken_ones_none(mode):
-    """A zero datum, a zero code, two equal atoms both active, and a datum with a NaN."""
-    atoms, xs = problem()
-    atoms[1], xs[0], xs[1], xs[2] = atoms[0], 0, 1e-3 * xs[1], 2 * atoms[0]
-    layer = make_layer(atoms, None, jnp.float32, gradient=mode, returns="reconstruction")
-    xs = jnp.asarray(xs, jnp.float32)
-    codes = infer(eqx.tree_at(lambda m: m.gradient, layer, Detached()), xs).value
-    assert not np.any(codes[:2]) and np.all(codes[2, :2] > 0.1)
-    outputs, *gradient = gradients(layer, xs.at[4].set(0))
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outputs, gradient)))
-    with_nan, *gradient_with_nan = gradients(layer, xs.at[4, 3].set(jnp.nan))
-    np.testing.assert_array_equal(with_nan[:4], outputs[:4])
-    assert np.all(np.isnan(with_nan[4])) and not np.any(gradient_with_nan[1][4])
-    np.testing.assert_allclose(gradient_with_nan[0].dictionary.atoms, gradient[0].dictionary.atoms, atol=1e-6)
 
 
 def test_an_inference_that_diverges_is_seen_in_the_output():
@@ -236,28 +192,13 @@ def test_an_autoencoder_learns_and_the_decay_of_weights_leaves_its_strength_alon
         reconstruction_error,
         sparse_rows(64),
         optimizer=optax.adamw(0.02, weight_decay=0.1, mask=all_but_the_penalty),
-        n_steps=150,
+        n_steps=80,
         batch_size=16,
         key=KEY,
     )
     loss = np.asarray(result.history["loss"])
     assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
     assert result.model.penalty.strength == np.float32(0.1)
-
-
-def test_a_trained_strength_stops_at_zero_where_the_caller_holds_it_there():
-    def upkeep(model, opt_state, state, batch, key):
-        model = eqx.tree_at(lambda m: m.dictionary, model, replace_fn=normalize_atoms)
-        model = eqx.tree_at(lambda m: m.penalty.strength, model, replace_fn=jax.nn.relu)
-        return model, opt_state, state
-
-    model = make_layer(
-        problem()[0], L1(0.1), jnp.float32, returns="reconstruction", learn_penalty=True, max_steps=500
-    )
-    rows, settings = sparse_rows(64), {"optimizer": optax.adam(0.02), "n_steps": 20, "key": KEY}
-    held = fit(model, reconstruction_error, rows, after_update=upkeep, **settings).model
-    assert held.penalty.strength == 0
-    np.testing.assert_allclose(jnp.linalg.norm(held.dictionary.atoms, axis=1), 1, rtol=1e-5)
 
 
 # The published layer (system 2), restated from its own formulas.
@@ -340,30 +281,25 @@ def test_every_step_of_rmsprop_inference_is_the_published_one(published, x64):
     np.testing.assert_allclose(after, codes[1:], atol=2e-5)
 
 
-def test_a_hundred_steps_of_rmsprop_inference_are_the_published_hundred(published, x64):
-    """On data so large that the run stays clear of the minimum, near which rounding alone decides."""
+@pytest.mark.parametrize(("scale", "n_steps"), [(1, 40), (10, 100), (40, 100)])
+def test_a_run_of_rmsprop_inference_is_the_published_run(published, scale, n_steps, x64):
+    """A hundred steps on data so large that it stays clear of the minimum; there rounding alone decides."""
     atoms, data, _ = published
-    for scale in (10, 40):
-        codes = published_states(scale * data, atoms, 100)[0]
-        solution = infer(rmsprop_layer(atoms), scale * data)
-        assert np.all(solution.n_steps == 100)
-        np.testing.assert_allclose(solution.value, codes[100], atol=1e-6)
+    codes = published_states(scale * data, atoms, n_steps)[0]
+    solution = infer(rmsprop_layer(atoms, n_steps), scale * data)
+    assert np.all(solution.n_steps == n_steps)
+    np.testing.assert_allclose(solution.value, codes[-1], atol=1e-6)
 
 
-def test_a_run_of_rmsprop_inference_is_the_published_run_until_rounding_decides(published, x64):
+def test_near_the_minimum_the_published_run_and_inference_differ_by_rounding(published, x64):
     atoms, data, states = published
-    solution = infer(rmsprop_layer(atoms, 40), data)
-    np.testing.assert_allclose(solution.value, states[0][40], atol=1e-6)
     # The published run itself, from a start moved by one rounding error, ends this far from itself.
     moved = published_states(data * (1 + 1e-16) + 1e-16, atoms, 100)[0]
     assert np.max(np.abs(moved[100] - states[0][100])) > 1e-4
-    energy = published_energy(data, atoms, states[0][100])
-    for dtype in (np.float64, np.float32):
-        solution = infer(rmsprop_layer(atoms, dtype=dtype), data.astype(dtype))
-        assert solution.value.dtype == dtype and np.all(solution.n_steps == 100)
-        codes = np.asarray(solution.value, np.float64)
-        np.testing.assert_allclose(published_energy(data, atoms, codes), energy, rtol=1e-4)
-        np.testing.assert_allclose(codes, states[0][100], atol=10 * RATE)
+    codes = np.asarray(infer(rmsprop_layer(atoms), data).value)
+    energies = [published_energy(data, atoms, z) for z in (codes, states[0][100])]
+    np.testing.assert_allclose(*energies, rtol=1e-4)
+    np.testing.assert_allclose(codes, states[0][100], atol=10 * RATE)
 
 
 def test_whether_the_published_inference_converges_depends_on_scale_and_is_told(published, x64):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest_encode import encode
 from jax.test_util import check_grads
 from scipy.optimize import minimize
 
@@ -45,11 +44,11 @@ def layers(network, xs):
 
 
 @eqx.filter_jit
-def ista(dictionary, xs):
+def ista(dictionary, xs, strength):
     """Return the iterates of ISTA, from zero, after each step."""
 
     def one(x):
-        problem, solver = make_problem(dictionary, x, L1(STRENGTH)), ISTA()
+        problem, solver = make_problem(dictionary, x, L1(strength)), ISTA()
         states = trace(solver, problem, jnp.zeros(dictionary.n_atoms, x.dtype), N_LAYERS)
         return jax.vmap(solver.value)(states)[1:]
 
@@ -65,35 +64,22 @@ def perturbed(network, seed=0):
     return eqx.tree_at(lambda n: [getattr(n, name) for name in names], network, new)
 
 
-def assert_ista(network, dictionary, xs, tolerance):
-    expected = ista(dictionary, xs)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_before_training_a_network_is_ista(make, dtype, tolerance, small, x64):
+    atoms, xs = (jnp.asarray(a, dtype) for a in small)
+    network, expected = make(Dictionary(atoms), STRENGTH, N_LAYERS), ista(Dictionary(atoms), xs, STRENGTH)
     assert np.any(expected[:, -1] != 0) and np.any(expected[:, -1] == 0)
     codes = layers(network, xs)
-    assert codes.dtype == xs.dtype
+    assert codes.dtype == dtype
     np.testing.assert_allclose(codes, expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-def test_before_training_a_network_is_ista_in_single_precision(make, small):
-    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
-    assert_ista(make(Dictionary(atoms), STRENGTH, N_LAYERS), Dictionary(atoms), xs, 1e-6)
-
-
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-def test_before_training_a_network_is_ista_in_double_precision(make, small, x64):
-    atoms, xs = (jnp.asarray(a) for a in small)
-    network = make(Dictionary(atoms), STRENGTH, N_LAYERS)
-    assert_ista(network, Dictionary(atoms), xs, 1e-14)
-    code = encode(Dictionary(atoms), xs[0], L1(STRENGTH), solver=ISTA(), max_steps=N_LAYERS, tol=1e-14).value
-    np.testing.assert_allclose(network(xs[0]), code, atol=1e-14)
-
-
 def test_a_strength_for_each_atom_is_that_of_ista(small, x64):
-    atoms, xs = small
-    strength = np.linspace(0.01, 0.2, 30)
-    network = LISTA(Dictionary(atoms), strength, 3)
-    solution = encode(Dictionary(atoms), xs[0], L1(strength), solver=ISTA(), max_steps=3, tol=1e-14)
-    np.testing.assert_allclose(network(xs[0]), solution.value, atol=1e-14)
+    atoms, xs = map(jnp.asarray, small)
+    strength = jnp.linspace(0.01, 0.2, 30)
+    codes = layers(LISTA(Dictionary(atoms), strength, N_LAYERS), xs)
+    np.testing.assert_allclose(codes, ista(Dictionary(atoms), xs, strength), atol=1e-14)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -153,10 +139,6 @@ def test_a_broken_datum_breaks_its_own_code_alone(small):
         assert is_broken[2].all()
 
 
-def coherence(weights, atoms):
-    return np.sum((weights @ atoms.T) ** 2)
-
-
 @pytest.mark.parametrize("n_atoms, n_features", [(7, 4), (4, 4), (3, 5)])
 def test_analytic_weights_minimise_under_the_constraint(n_atoms, n_features, x64):
     rng = np.random.default_rng(n_atoms)
@@ -173,7 +155,6 @@ def test_analytic_weights_minimise_under_the_constraint(n_atoms, n_features, x64
         assert result.success
         np.testing.assert_allclose(atoms @ row, atoms @ result.x, atol=1e-5)
         assert np.linalg.norm(row) <= np.linalg.norm(result.x) + 1e-5
-    assert coherence(weights, atoms) < coherence(atoms / np.sum(atoms**2, axis=1, keepdims=True), atoms)
 
 
 def test_analytic_weights_of_atoms_that_span_less_than_the_features(x64):
@@ -196,17 +177,14 @@ def test_analytic_weights_are_accurate_in_single_precision():
     assert np.max(np.abs(weights - expected)) < 1e-3 * np.max(np.abs(expected))
 
 
-def networks_of(atoms):
-    return [
-        perturbed(LISTA(Dictionary(atoms), STRENGTH, 3)),
-        perturbed(ALISTA(Dictionary(atoms), STRENGTH, 3, n_trusted=(1, 3, 5), blend=0.5)),
-    ]
-
-
 def test_gradients_are_those_of_finite_differences(small, x64):
     atoms, xs = small
     probe = np.random.default_rng(1).normal(size=(8, 30))
-    for network in networks_of(atoms[:, :10]):
+    dictionary = Dictionary(atoms[:, :10])
+    for network in (
+        perturbed(LISTA(dictionary, STRENGTH, 3)),
+        perturbed(ALISTA(dictionary, STRENGTH, 3, n_trusted=(1, 3, 5), blend=0.5)),
+    ):
         mask = network.trainable() if isinstance(network, ALISTA) else True
         learned, fixed = eqx.partition(network, mask)
 
@@ -216,14 +194,6 @@ def test_gradients_are_those_of_finite_differences(small, x64):
         # Steps so small that none passes a kink.
         point = learned, jnp.asarray(xs[:, :10])
         check_grads(jax.jit(total), point, order=1, eps=1e-7, rtol=1e-6)
-
-
-def test_no_gradient_reaches_the_dictionary_and_the_analytic_weights(small):
-    atoms, xs = (jnp.asarray(a, jnp.float32) for a in small)
-    network = ALISTA(Dictionary(atoms), STRENGTH, 3, blend=0.5)
-    gradient = eqx.filter_grad(lambda n: jnp.sum(jax.vmap(n)(xs) ** 2))(network)
-    assert not np.any(gradient.dictionary.atoms) and not np.any(gradient.weights)
-    assert all(np.all(getattr(gradient, name) != 0) for name in PARAMETERS)
 
 
 class Sampler(eqx.Module):
@@ -254,8 +224,8 @@ def test_training_improves_the_codes_of_data_it_has_not_seen(make, small):
         network,
         CodeRegressionObjective(),
         Sampler(atoms),
-        optimizer=optax.adam(optax.cosine_decay_schedule(0.01, 200)),
-        n_steps=200,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.01, 150)),
+        n_steps=150,
         key=KEY,
     )
     before, after = nmse(network, held_out), nmse(result.model, held_out)

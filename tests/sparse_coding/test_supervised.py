@@ -105,10 +105,10 @@ def test_a_label_that_is_no_class_makes_the_loss_nan(labelled):
 def test_the_dictionary_learns_what_the_task_needs():
     """Two classes differ in a direction of little variance, which the start's atoms do not see."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
-    xs = np.zeros((400, 8), np.float32)
-    xs[:, :4] = rng.laplace(size=(400, 4))
-    xs[:, 6] = np.where(labels == 1, 0.5, -0.5) + 0.1 * rng.normal(size=400)
+    labels = rng.integers(0, 2, 100)
+    xs = np.zeros((100, 8), np.float32)
+    xs[:, :4] = rng.laplace(size=(100, 4))
+    xs[:, 6] = np.where(labels == 1, 0.5, -0.5) + 0.1 * rng.normal(size=100)
     atoms = np.eye(8)[:4] + 0.01 * rng.normal(size=(4, 8))
     start = SparseClassifier(Dictionary(atoms.astype(np.float32)), jnp.zeros((4, 2)), jnp.zeros(2))
     start = normalize_classifier(start, None, None, None, KEY)[0]
@@ -119,7 +119,7 @@ def test_the_dictionary_learns_what_the_task_needs():
             TaskDrivenObjective(ElasticNet(0.1, 0.1), 1e-4),
             (jnp.asarray(xs), jnp.asarray(labels)),
             optimizer=optax.adam(0.05),
-            n_steps=150,
+            n_steps=100,
             key=KEY,
             after_update=normalize_classifier,
             trainable=trainable,
