@@ -122,10 +122,11 @@ class CentredGradient(AbstractGradientObjective):
 
     Binary units with E = −(v − μ)@W@(h − λ) − b'·v − c'·h are the same machine with b = b' − W λ and
     c = c' − μ@W (others likewise, s(μ) for μ). Descending in (W, b', c') at fixed offsets changes the plain
-    parameters along g_W' = g_W − g_b λᵀ − s(μ) g_cᵀ, g_b' = g_b − g_W' λ and g_c' = g_c − s(μ)@g_W' (g the
-    plain gradient); for the contrastive objective −g_W' is ⟨s(v − μ)(h − λ)ᵀ⟩_data − ⟨s(v − μ)(h − λ)ᵀ⟩_samples. Learning
-    no longer depends on which state of a unit is called 0. The offsets follow the data at ``offset_rate``.
-    An adaptive optimiser rescales the gradient afterwards, and the rule is then no longer centred exactly.
+    parameters along g_W' = g_W − g_b λᵀ − s(μ) g_cᵀ, g_b' = g_b − g_W' λ and g_c' = g_c − s(μ)@g_W', g the
+    plain gradient; for the contrastive objective −g_W' is
+    ⟨s(v − μ)(h − λ)ᵀ⟩_data − ⟨s(v − μ)(h − λ)ᵀ⟩_samples. Learning no longer depends on which state of a
+    unit is called 0. The offsets follow the data at ``offset_rate``. An adaptive optimiser rescales the
+    gradient afterwards, and the rule is then no longer centred exactly.
 
     Attributes:
         objective: what is centred.
