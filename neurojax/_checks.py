@@ -77,7 +77,7 @@ def check_positive(name: str, value) -> None:
 def check_inside(name: str, value, low: float, high: float) -> None:
     """Raise ``ValueError`` unless a concrete ``value`` lies between ``low`` and ``high``, ends left out."""
     if is_concrete(value) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
-        raise ValueError(f"{name}: expected a number between {low} and {high}, got {value}.")
+        raise ValueError(f"{name}: expected a number between {low:g} and {high:g}, got {value}.")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -20,10 +20,9 @@ def check_visible(name: str, rbm, v) -> None:
 
 def check_limits(name: str, v, limits: tuple[float, float]) -> None:
     """Raise ``ValueError`` if a concrete ``v`` has values outside ``limits``."""
-    if not is_concrete(v):
+    if not is_concrete(v) or not np.size(v):
         return
-    values = np.asarray(v)
-    least, largest = values.min(initial=limits[1]), values.max(initial=limits[0])
+    least, largest = np.min(v), np.max(v)
     if not (limits[0] <= least and largest <= limits[1]):
         raise ValueError(
             f"{name}: expected numbers in [{limits[0]:g}, {limits[1]:g}], got {least:.4g} to {largest:.4g}."

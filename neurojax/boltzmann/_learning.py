@@ -67,7 +67,7 @@ class ContrastiveObjective(AbstractObjective):
     def __check_init__(self):
         check_nonnegative("weight_decay", self.weight_decay)
         check_nonnegative("sparsity", self.sparsity)
-        check_inside("sparsity_target", self.sparsity_target, 0, 1)
+        check_inside("sparsity_target", self.sparsity_target, 0.0, 1.0)
 
     def init(self, rbm: AbstractRBM, n_chains: int, key: PRNGKey) -> Any:
         """Return the state to begin with: fresh chains, or ``None``."""

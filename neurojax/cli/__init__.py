@@ -7,7 +7,8 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 _COMMANDS = {
-    "sparse-coding": ("_sparse_coding", "learn a dictionary of receptive fields from natural images")
+    "sparse-coding": ("_sparse_coding", "learn a dictionary of receptive fields from natural images"),
+    "rbm": ("_rbm", "train a restricted Boltzmann machine on handwritten digits"),
 }
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it

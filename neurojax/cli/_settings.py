@@ -3,16 +3,35 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from ..runs import RunFolder, changed_settings, open_run, plain_settings, write_atomically
+from .._checks import check_at_least
+from ..runs import RunFolder, changed_settings, create_run, open_run, plain_settings, write_atomically
 
-__all__ = ["from_plain", "parse", "resumed"]
+__all__ = ["Output", "check_counts", "from_plain", "parse", "start_run", "table"]
 
 _Settings = TypeVar("_Settings")
+
+# What a resumed run may change: how far it goes, and where and how it is shown.
+_MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name", "output.progress")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the run goes."""
+
+    runs: Path = Path("runs")
+    """Folder that holds runs."""
+    name: str | None = None
+    """Name of the run, by default that of the command; a number is added if it is taken."""
+    resume: Path | None = None
+    """A run folder to go on with; its settings are the defaults, and n-steps may grow."""
+    progress: bool | None = None
+    """Progress bar; by default if standard error is a terminal."""
 
 
 def parse(
@@ -37,20 +56,54 @@ def parse(
     return settings, run
 
 
-def resumed(run: RunFolder, settings: Any, *, may_change: Sequence[str]) -> None:
-    """Check the settings of a resumed run against its ``config.json``, and note what may change.
+def check_counts(settings: Any, **least: int) -> None:
+    """Check the whole numbers of ``settings`` named, each of at least the number given, or ``None``."""
+    for name, number in least.items():
+        count = getattr(settings, name)
+        if count is not None:
+            check_at_least(name, count, number)
+
+
+def start_run(
+    command: str, settings: Any, run: RunFolder | None, *, may_change: Sequence[str] = ()
+) -> RunFolder:
+    """Make the run's folder, or check the settings of a resumed run against those it was made with.
+
+    Args:
+        command: the name of a run without one.
+        settings: of the command, with ``learning.n_steps`` and ``output``.
+        run: the run to go on with, if any.
+        may_change: the sections whose settings a resumed run may change, as it may what no result depends on.
 
     Raises:
         ValueError: if a setting differs that may not; says which, from what to what.
+        OSError: if the folder cannot be made.
     """
-    plain = plain_settings(settings)
-    changes = changed_settings(run.read_config(), plain)
-    fixed = {name: pair for name, pair in changes.items() if name not in may_change}
+    if run is None:
+        return create_run(settings.output.runs, settings.output.name or command, settings)
+    before, plain = run.read_config(), plain_settings(settings)
+    n_before = before["learning"]["n_steps"]
+    if settings.learning.n_steps < n_before:
+        raise ValueError(
+            f"n_steps: expected at least {n_before}, as before, got {settings.learning.n_steps}."
+        )
+    fixed = {
+        name: pair
+        for name, pair in changed_settings(before, plain).items()
+        if name not in _MAY_CHANGE and name.split(".")[0] not in may_change
+    }
     if fixed:
         text = ", ".join(f"{name.split('.')[-1]} {old!r} → {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(f"--resume: expected the settings of the run, got changes: {text}.")
     text = json.dumps(plain, indent=2) + "\n"
     write_atomically(run.config_path, lambda file: file.write(text.encode()))
+    return run
+
+
+def table(lines: Mapping[str, str]) -> str:
+    """Return names and values as lines, the names flush right."""
+    width = max(map(len, lines))
+    return "\n".join(f"{name:>{width}}  {value}" for name, value in lines.items())
 
 
 def from_plain(kind: type[_Settings], plain: Mapping[str, Any], source: str) -> _Settings:

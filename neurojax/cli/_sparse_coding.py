@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import data, metrics, receptive_fields, training
-from .._checks import check_at_least
 from ..convergence import Solution, Status
-from ..runs import RunFolder, create_run, plain_settings, save
+from ..runs import RunFolder, plain_settings, save
 from ..sparse_coding import (
     AtomUsage,
     Dictionary,
@@ -22,22 +21,21 @@ from ..sparse_coding import (
     energy,
     random_dictionary,
 )
-from ._settings import parse, resumed
+from ._settings import check_counts, parse, start_run, table
 from ._sparse_coding_pictures import draw
 from ._sparse_coding_settings import Settings, make_optimizer, make_penalty, make_solver, read_images
 
 __all__ = ["main"]
 
 _CERTIFIED = ("l1", "nonnegative-l1", "elastic-net")
-# What a resumed run may change: how far it goes, and where and how it is shown.
-_MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name", "output.progress")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Learn, certify, draw, and print a summary."""
     start = time.perf_counter()
     settings, run = parse(Settings, "sparse-coding", arguments)
-    _check_counts(settings)
+    # What would otherwise be found out only by `fit`, after a folder was made.
+    check_counts(settings.learning, n_steps=1, evaluate_every=1, checkpoint_every=1, patience=1)
     seen, held_out = _hold_out(read_images(settings.data), settings.model.patch_size)
     sampler = _sampler(seen, settings, settings.learning.batch_size)
     patches = _sampler(held_out, settings, settings.learning.n_evaluation)(
@@ -48,15 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     dictionary = random_dictionary(model_key, settings.model.n_atoms, settings.model.patch_size**2)
     # Settings that cannot work together are told before a folder is made.
     eqx.filter_eval_shape(objective, dictionary, None, patches, fit_key)
-    if run is None:
-        run = create_run(settings.output.runs, settings.output.name, settings)
-    else:
-        n_before = run.read_config()["learning"]["n_steps"]
-        if settings.learning.n_steps < n_before:
-            raise ValueError(
-                f"n_steps: expected at least {n_before}, as before, got {settings.learning.n_steps}."
-            )
-        resumed(run, settings, may_change=_MAY_CHANGE)
+    run = start_run("sparse-coding", settings, run)
     print(f"run folder: {run.path}", flush=True)
 
     result = _learn(settings, run, dictionary, objective, optimizer, sampler, patches, fit_key)
@@ -66,15 +56,6 @@ def main(arguments: Sequence[str]) -> None:
     save(run.path / "dictionary.npz", result.model)
     draw(run, result, patches, np.asarray(solution.value), fits, settings)
     print(_summary(settings, run, result.model, patches, solution, fits, time.perf_counter() - start))
-
-
-def _check_counts(settings: Settings) -> None:
-    """Check what would otherwise be found out only by ``fit``, after a folder was made."""
-    learning = settings.learning
-    for name in ("n_steps", "evaluate_every", "checkpoint_every", "patience"):
-        count = getattr(learning, name)
-        if count is not None:
-            check_at_least(name, count, 1)
 
 
 def _hold_out(images, patch_size: int) -> tuple[list, list]:
@@ -168,5 +149,4 @@ def _summary(settings: Settings, run, dictionary, patches, solution: Solution, f
         penalty = make_penalty(settings.penalty)
         energies = jax.vmap(energy, (None, 0, 0, None))(dictionary, patches, codes, penalty)
         lines = {"mean energy": f"{float(jnp.mean(energies)):.4f}", **lines}
-    width = max(map(len, lines))
-    return "\n".join(f"{name:>{width}}  {value}" for name, value in lines.items())
+    return table(lines)

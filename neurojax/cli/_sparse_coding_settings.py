@@ -1,7 +1,6 @@
 """The settings of ``neurojax sparse-coding``, and what they stand for."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax import Array
 from .. import data, penalties, sparse_coding
 from .._checks import check_positive
 from ..convergence import AbstractSolver
+from ._settings import Output
 
 __all__ = ["Settings", "make_optimizer", "make_penalty", "make_solver", "read_images"]
 
@@ -113,20 +113,6 @@ class Data:
     """f₀ of that filter, in cycles per pixel."""
     preprocess: Literal["mean", "variance", "none"] = "mean"
     """What is taken from each patch: its mean, also its variance, or nothing."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where the run goes."""
-
-    runs: Path = Path("runs")
-    """Folder that holds runs."""
-    name: str = "sparse-coding"
-    """Name of the run; a number is added if it is taken."""
-    resume: Path | None = None
-    """A run folder to go on with; its settings are the defaults, and only n-steps may grow."""
-    progress: bool | None = None
-    """Progress bar; by default if standard error is a terminal."""
 
 
 @dataclass(frozen=True)

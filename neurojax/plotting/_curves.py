@@ -77,17 +77,19 @@ def history(
     evaluation: tuple[Sequence | AnyArray, Sequence | AnyArray] | None = None,
     smoothing: int = 1,
     quantity: str = "loss",
+    label: str = "training",
     is_log: bool = False,
 ) -> Axes:
     """Draw the course of learning.
 
     Args:
         step: at which step each loss was met.
-        loss: the training loss (or another quantity).
+        loss: the training loss, or another quantity.
         ax: where to draw; ``None`` makes a new figure.
         evaluation: steps and held-out losses, drawn as points on a line.
         smoothing: draws the mean of this many neighbouring losses over the losses themselves; 1 for none.
         quantity: what is drawn, for the axis, with its unit.
+        label: of ``loss``, for the legend.
         is_log: whether the vertical axis is logarithmic.
 
     Returns:
@@ -105,9 +107,11 @@ def history(
         ax.plot(steps, losses, color=COLOURS[0], alpha=0.25, lw=0.8)
         window = np.ones(width) / width
         means = np.convolve(losses, window, "valid"), np.convolve(steps, window, "valid")
-        ax.plot(means[1], means[0], color=COLOURS[0], lw=2, label=f"training, mean of {width}")
+        ax.plot(means[1], means[0], color=COLOURS[0], lw=2, label=f"{label}, mean of {width}")
     else:
-        ax.plot(steps, losses, color=COLOURS[0], lw=1.6, label="training")
+        # A line through one point would not be seen.
+        marker = "o" if len(losses) == 1 else None
+        ax.plot(steps, losses, color=COLOURS[0], lw=1.6, marker=marker, label=label)
     if held_out is not None:
         ax.plot(*held_out, color=ACCENT, lw=1.2, marker="o", markersize=4, label="held out")
     if is_log:
