@@ -1,0 +1,235 @@
+"""``neurojax rbm``: train a restricted Boltzmann machine, bracket its likelihood, show what was learned."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from tqdm import tqdm
+
+from .. import boltzmann, training
+from ..boltzmann import BernoulliRBM
+from ..runs import RunFolder, plain_settings, save, write_atomically
+from ._rbm_pictures import draw
+from ._rbm_settings import Rows, Settings, check, make_objective, make_optimizer, read_rows
+from ._settings import parse, start_run, table
+
+__all__ = ["main"]
+
+_MOST_UNITS = 20  # on the smaller side of a machine whose partition function is summed
+_ROWS_AT_ONCE = 50
+_NOTES = {"exact": "summed over all states", "AIS": "flatters", "reverse AIS": "as good as its samples"}
+_N_SHOWN_CHAINS, _N_SNAPSHOTS = 10, 10
+
+
+class Samples(NamedTuple):
+    """What the machine draws: states at the end of all chains, and the later course of the first of them."""
+
+    states: Array
+    snapshots: Array
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Learn, sample, measure, draw, and print a summary."""
+    start = time.perf_counter()
+    settings, run = parse(Settings, "rbm", arguments)
+    check(settings)
+    keys = _keys(settings.learning.seed)
+    rows = read_rows(settings, keys["data"])
+    model = settings.model
+    rbm = BernoulliRBM.from_data(rows.train, model.n_hidden, keys["model"], scale=model.weight_scale)
+    objective, state = make_objective(settings.learning, rbm, rows.train, keys["chains"])
+    optimizer = make_optimizer(settings.learning)
+    run = start_run("rbm", settings, run, may_change=("likelihood",))
+    print(f"run folder: {run.path}", flush=True)
+
+    result = _learn(settings, run, rbm, objective, optimizer, rows, state, keys["fit"])
+    samples = _sample(settings, result.model, result.state, rows.train, keys["samples"])
+    measured = _measure(settings, result.model, rows, samples.states, keys["measure"])
+    _write(run, result.model, samples.states, measured)
+    draw(run, result, rows, samples.snapshots, settings.likelihood.snapshot_every)
+    print(_summary(settings, run, rows, measured, time.perf_counter() - start))
+
+
+def _keys(seed: int) -> dict[str, Array]:
+    names = ("data", "model", "chains", "fit", "samples", "measure")
+    return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
+
+
+def _learn(settings: Settings, run: RunFolder, rbm, objective, optimizer, rows: Rows, state, key):
+    learning = settings.learning
+    is_shown = sys.stderr.isatty() if settings.output.progress is None else settings.output.progress
+    last = {}
+
+    def evaluation(model: BernoulliRBM, state: Any, key: Array) -> dict[str, Array]:
+        last.update(_course(model, rows))
+        return {"loss": -last["pseudo_log_likelihood"], **last} if rows.is_binary else dict(last)
+
+    def report(step: int, model: BernoulliRBM, state: Any, metrics: Any) -> None:
+        if is_shown and step % learning.evaluate_every == 0:
+            values = ", ".join(f"{name.replace('_', ' ')} {float(v):.1f} nats" for name, v in last.items())
+            tqdm.write(f"step {step}, held out: {values}", file=sys.stderr)
+
+    decisive = {n: v for n, v in plain_settings(settings).items() if n not in ("likelihood", "output")}
+    return training.fit(
+        rbm,
+        objective,
+        rows.train,
+        optimizer=optimizer,
+        n_steps=learning.n_steps,
+        batch_size=learning.batch_size,
+        key=key,
+        state=state,
+        evaluate=training.Evaluation(
+            evaluation, learning.evaluate_every, learning.patience, keep_best=learning.patience is not None
+        ),
+        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive),
+        callback=report,
+        progress=is_shown,
+    )
+
+
+def _course(rbm: BernoulliRBM, rows: Rows) -> dict[str, Array]:
+    """Measure what needs no partition function; of grey values there is no pseudo-likelihood."""
+    return _compiled_course(rbm, rows.train[: len(rows.watched)], rows.watched, rows.is_binary)
+
+
+@eqx.filter_jit
+def _compiled_course(rbm: BernoulliRBM, train: Array, held_out: Array, is_binary: bool) -> dict[str, Array]:
+    measured = {"free_energy_gap": boltzmann.free_energy_gap(rbm, train, held_out)}
+    if is_binary:
+        # In pieces: the whole would be rows × visible × hidden numbers.
+        values = lax.map(
+            lambda v: boltzmann.pseudo_log_likelihood_exact(rbm, v), held_out, batch_size=_ROWS_AT_ONCE
+        )
+        measured = {"pseudo_log_likelihood": jnp.mean(values), **measured}
+    return measured
+
+
+def _sample(settings: Settings, rbm: BernoulliRBM, state: Any, train: Array, key: Array) -> Samples:
+    """Go on with the chains of learning, or from data where there are none."""
+    start_key, burn_in_key, course_key = jax.random.split(key, 3)
+    chains = state.chains if settings.learning.centred else state
+    n_chains = settings.likelihood.ais_chains
+    if chains is None:
+        row_key, hidden_key = jax.random.split(start_key)
+        rows = jax.random.choice(row_key, train, (n_chains,))
+        keys = jax.random.split(hidden_key, n_chains)
+        hidden = jax.vmap(boltzmann.sample_hidden, (None, 0, 0))(rbm, rows, keys)
+    else:
+        # Of tempering the last are those of the machine itself.
+        hidden = chains.hidden[-1] if settings.learning.rule == "tempering" else chains.hidden
+        hidden = hidden[jnp.arange(n_chains) % len(hidden)]
+    states, hidden = _gibbs(rbm, hidden, burn_in_key, settings.likelihood.n_burn_in)
+    hidden, snapshots = hidden[:_N_SHOWN_CHAINS], []
+    for snapshot_key in jax.random.split(course_key, _N_SNAPSHOTS):
+        hidden = _gibbs(rbm, hidden, snapshot_key, settings.likelihood.snapshot_every)[1]
+        snapshots.append(rbm.visible_mean(rbm.visible_input(hidden)))
+    return Samples(states, jnp.stack(snapshots, axis=1))
+
+
+@eqx.filter_jit
+def _gibbs(rbm: BernoulliRBM, hidden: Array, key: Array, n_steps: int) -> tuple[Array, Array]:
+    """Return visible and hidden states of all chains after ``n_steps`` transitions from hidden ones."""
+    phase = boltzmann.PersistentContrastiveDivergence(n_steps)
+    no_batch = jnp.zeros((0, rbm.n_visible))
+    states, chains, _ = phase.draw(rbm, boltzmann.PersistentChains(hidden), no_batch, key)
+    return states, chains.hidden
+
+
+def _measure(settings: Settings, rbm: BernoulliRBM, rows: Rows, states: Array, key: Array) -> dict[str, Any]:
+    """Return what ``likelihood.json`` holds, log-likelihoods and free energies in nats."""
+    measured: dict[str, Any] = {name: float(value) for name, value in _course(rbm, rows).items()}
+    base, reported = rbm.base_visible_bias(rows.train), rows.reported
+    estimates = _log_partition(rbm, base, states, settings.likelihood.ais_temperatures, key)
+    measured["log_partition"] = {
+        name: {part: float(value) for part, value in estimate.items()} for name, estimate in estimates.items()
+    }
+    if rows.is_binary:
+        mean = -jnp.mean(jax.vmap(boltzmann.free_energy, (None, 0))(rbm, reported))
+        of_base = jnp.mean(jnp.sum(reported * base, axis=1)) - jnp.sum(jax.nn.softplus(base))
+        measured["log_likelihood"] = {name: float(mean - e["value"]) for name, e in estimates.items()}
+        measured["log_likelihood_of_base_rate"] = float(of_base)
+        n = min(len(states), len(reported))
+        accuracy = boltzmann.adversarial_accuracy(reported[:n], states[:n])
+        shares = {name: float(value) for name, value in accuracy._asdict().items()}
+        measured["adversarial_accuracy"] = {"n_rows": n, **shares}
+    return measured
+
+
+def _log_partition(
+    rbm: BernoulliRBM, base: Array, states: Array, n_temperatures: int, key: Array
+) -> dict[str, dict[str, Array]]:
+    """Return log Z where it can be summed, else its estimates from both ends."""
+    if min(rbm.n_hidden, rbm.n_visible) <= _MOST_UNITS:
+        return {"exact": {"value": eqx.filter_jit(boltzmann.log_partition_exact)(rbm)}}
+    forward_key, reverse_key = jax.random.split(key)
+    path = {"base_visible_bias": base, "n_temperatures": n_temperatures}
+    forward = eqx.filter_jit(boltzmann.log_partition_ais)
+    reverse = eqx.filter_jit(boltzmann.log_partition_reverse_ais)
+    return {
+        "AIS": forward(rbm, forward_key, n_chains=len(states), **path)._asdict(),
+        "reverse AIS": reverse(rbm, states, reverse_key, **path)._asdict(),
+    }
+
+
+def _write(run: RunFolder, rbm: BernoulliRBM, states: Array, measured: dict[str, Any]) -> None:
+    save(run.path / "rbm.npz", rbm)
+    bits = np.asarray(states, np.uint8)
+    write_atomically(run.path / "samples.npy", lambda file: np.save(file, bits))
+    text = json.dumps(measured, indent=2) + "\n"
+    write_atomically(run.path / "likelihood.json", lambda file: file.write(text.encode()))
+
+
+def _summary(settings: Settings, run: RunFolder, rows: Rows, measured: dict[str, Any], seconds: float) -> str:
+    n_chains, n_watched, lines = settings.likelihood.ais_chains, len(rows.watched), {}
+    if "pseudo_log_likelihood" in measured:
+        lines["pseudo-log-likelihood"] = (
+            f"{measured['pseudo_log_likelihood']:.1f} nats, {n_watched} held-out rows"
+        )
+    gap = measured["free_energy_gap"]
+    lines["free-energy gap"] = f"{gap:.1f} nats between {n_watched} held-out and as many training rows"
+    for name, estimate in measured["log_partition"].items():
+        note = _NOTES[name]
+        if "standard_error" in estimate:
+            error, size = estimate["standard_error"], estimate["effective_sample_size"]
+            note += f"; log Z ± {error:.2f}, ESS {size:.0f} of {n_chains}"
+        if "log_likelihood" in measured:
+            value = measured["log_likelihood"][name]
+            lines[f"log-likelihood, {name}"] = (
+                f"{value:.1f} nats, {len(rows.reported)} held-out rows ({note})"
+            )
+        else:
+            lines[f"log Z, {name}"] = f"{estimate['value']:.1f} nats ({note})"
+    if "AIS" in measured["log_partition"]:
+        lines["annealing"] = (
+            f"{settings.likelihood.ais_temperatures} temperatures and {n_chains} chains each way, "
+            "from the base rate of the training rows"
+        )
+    if "log_likelihood" in measured:
+        lines["log-likelihood, base rate"] = f"{measured['log_likelihood_of_base_rate']:.1f} nats"
+        shares = measured["adversarial_accuracy"]
+        lines["adversarial accuracy"] = (
+            f"{shares['value']:.2f} (data {shares['data']:.2f}, samples {shares['samples']:.2f}; 0.5 is "
+            f"best), {shares['n_rows']} samples and held-out rows"
+        )
+    lines["binarisation"] = _binarisation(settings, rows.is_binary)
+    return table({**lines, "time": f"{seconds:.1f} s", "run folder": str(run.path)})
+
+
+def _binarisation(settings: Settings, is_binary: bool) -> str:
+    if not is_binary:
+        return "none: grey values are no states, so they have no likelihood and no pseudo-likelihood"
+    if settings.data.data == "binarized-mnist":
+        return "fixed, as published"
+    return {
+        "threshold": "threshold at 0.5",
+        "stochastic": f"stochastic, drawn once (seed {settings.learning.seed})",
+        "none": "none: states as they came",
+    }[settings.data.binarize]

@@ -1,0 +1,270 @@
+"""The settings of ``neurojax rbm``, and what they stand for."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from .. import boltzmann, data
+from .._checks import check_finite, check_positive
+from ..boltzmann import BernoulliRBM, CentredGradient, ContrastiveObjective
+from ..data._files import read_arrays
+from ._settings import Output, check_counts
+
+__all__ = ["Rows", "Settings", "check", "make_objective", "make_optimizer", "read_rows"]
+
+_FEWEST_ROWS = 16  # so that two are held out
+_STEP_SIZES = {"sgd": 0.3, "adam": 0.01}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The machine."""
+
+    n_hidden: int = 100
+    """Number of hidden units."""
+    weight_scale: float = 0.01
+    """Standard deviation of the first weights."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the machine is learned."""
+
+    rule: Literal["pcd", "cd", "tempering"] = "pcd"
+    """Where the machine's own samples come from: persistent chains, chains from the data at each update, or
+    parallel tempering."""
+    n_gibbs: int = 1
+    """Gibbs transitions an update (the k of CD-k); sweeps of tempering."""
+    centred: bool = True
+    """Descend in centred parameters (exactly so with sgd)."""
+    n_temperatures: int = 10
+    """Temperatures of tempering."""
+    n_chains: int = 100
+    """Chains of pcd and tempering."""
+    n_steps: int = 4000
+    """Number of updates."""
+    batch_size: int = 100
+    """Rows an update."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The optimiser."""
+    step_size: float | None = None
+    """Its step size at first; by default 0.3 for sgd, 0.01 for adam."""
+    decay_steps: int | None = 300
+    """The step size after s updates is step-size/(1 + s/decay-steps); None keeps it."""
+    momentum: float = 0.0
+    """Momentum of sgd."""
+    weight_decay: float = 0.0
+    """Strength of ½·Σ W²."""
+    sparsity: float = 0.0
+    """Strength of the pull of each hidden unit's mean activity to sparsity-target."""
+    sparsity_target: float = 0.1
+    """That activity."""
+    evaluate_every: int = 250
+    """Updates between evaluations on held-out rows."""
+    n_evaluation: int = 500
+    """Held-out rows for them, at most."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better pseudo-likelihood, and keep the best. The likelihood is
+    then that of the other held-out rows."""
+    checkpoint_every: int = 1000
+    """Updates between checkpoints."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows. Those held out are the test rows of a set, or the last eighth of a file."""
+
+    data: str = "digits"
+    """digits (5,000 and 1,000 of MNIST, bundled), mnist, binarized-mnist (fixed binarisation of the
+    literature), or a path to an .npy or .npz file of rows or images: numbers in [0, 1], or bytes."""
+    binarize: Literal["threshold", "stochastic", "none"] = "threshold"
+    """At 0.5; drawn once, 1 with the probability of the grey value; or none: values as they are, grey ones as
+    probabilities, which have no pseudo-likelihood and no likelihood."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How the likelihood is measured at the end; a resumed run may change it."""
+
+    ais_chains: int = 100
+    """Chains of annealed importance sampling each way, and samples; beyond n-chains they start as copies."""
+    ais_temperatures: int = 1000
+    """Temperatures of annealed importance sampling; 10,000 for a tighter bracket."""
+    n_burn_in: int = 1000
+    """Gibbs transitions before samples are taken, from the chains of learning or (cd) from data."""
+    snapshot_every: int = 300
+    """Gibbs transitions between two columns of samples.png."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train a restricted Boltzmann machine on handwritten digits, and bracket its likelihood.
+
+    Leaves a run folder with config.json, metrics.jsonl, checkpoint/, rbm.npz, samples.npy, likelihood.json
+    and the pictures filters.png, data.png, samples.png, reconstructions.png and history.png.
+    """
+
+    model: Model = field(default_factory=Model)
+    learning: Learning = field(default_factory=Learning)
+    data: Data = field(default_factory=Data)
+    likelihood: Likelihood = field(default_factory=Likelihood)
+    output: Output = field(default_factory=Output)
+
+
+class Rows(NamedTuple):
+    """The data as the machine sees them.
+
+    Attributes:
+        train: what it learns from.
+        watched: held-out rows for the evaluations.
+        reported: held-out rows for the likelihood: all, or where the evaluations decide, the others.
+        image_shape: the form of a row as an image.
+        is_binary: whether all are states; grey values have no likelihood.
+    """
+
+    train: Array
+    watched: Array
+    reported: Array
+    image_shape: tuple[int, int]
+    is_binary: bool
+
+
+def check(settings: Settings) -> None:
+    """Check what no other function checks by the name of the flag, or only after a folder was made."""
+    learning, likelihood = settings.learning, settings.likelihood
+    check_counts(settings.model, n_hidden=1)
+    check_positive("weight_scale", settings.model.weight_scale)
+    check_counts(learning, n_gibbs=1, n_temperatures=2, n_chains=1, n_steps=1, batch_size=1, decay_steps=1)
+    check_counts(learning, evaluate_every=1, n_evaluation=1, patience=1, checkpoint_every=1)
+    if not 0 <= learning.momentum < 1:
+        raise ValueError(f"momentum: expected a number in [0, 1), got {learning.momentum}.")
+    check_counts(likelihood, ais_chains=2, ais_temperatures=2, n_burn_in=1, snapshot_every=1)
+
+
+def make_objective(
+    settings: Learning, rbm: BernoulliRBM, train: Array, key: Array
+) -> tuple[CentredGradient | ContrastiveObjective, Any]:
+    """Return the learning rule, and the state that it begins with."""
+    match settings.rule:
+        case "pcd":
+            phase = boltzmann.PersistentContrastiveDivergence(settings.n_gibbs)
+        case "cd":
+            phase = boltzmann.ContrastiveDivergence(settings.n_gibbs)
+        case "tempering":
+            base = rbm.base_visible_bias(train)
+            phase = boltzmann.ParallelTempering(base, settings.n_temperatures, settings.n_gibbs)
+    plain = ContrastiveObjective(phase, settings.weight_decay, settings.sparsity, settings.sparsity_target)
+    if not settings.centred:
+        return plain, plain.init(rbm, settings.n_chains, key)
+    centred = CentredGradient(plain)
+    return centred, centred.init(rbm, settings.n_chains, key, data_mean=jnp.mean(train, axis=0))
+
+
+def make_optimizer(settings: Learning) -> optax.GradientTransformation:
+    """Return the optimiser."""
+    first = _STEP_SIZES[settings.optimizer] if settings.step_size is None else settings.step_size
+    check_positive("step_size", first)
+    n_decay = settings.decay_steps
+
+    def step_size(step):
+        return first / (1 + step / n_decay) if n_decay is not None else first
+
+    match settings.optimizer:
+        case "sgd":
+            return optax.sgd(step_size, settings.momentum or None)
+        case "adam":
+            return optax.adam(step_size)
+
+
+def read_rows(settings: Settings, key: Array) -> Rows:
+    """Load the rows, binarise them as asked, and check what depends on how many there are."""
+    match settings.data.data:
+        case "digits":
+            parts = [data.mnist_subset("train").images, data.mnist_subset("test").images]
+        case "mnist":
+            parts = [data.mnist("train").images, data.mnist("test").images]
+        case "binarized-mnist":
+            parts = [data.binarized_mnist("train"), data.binarized_mnist("test")]
+        case path:
+            values = _read_file(Path(path))
+            n_held_out = len(values) // 8
+            parts = [values[:-n_held_out], values[-n_held_out:]]
+    train, held_out = (
+        _binarized(part.reshape(len(part), -1), settings.data.binarize, part_key)
+        for part, part_key in zip(parts, jax.random.split(key), strict=True)
+    )
+    is_binary = all(bool(jnp.all((part == 0) | (part == 1))) for part in (train, held_out))
+    _check_rows(settings.learning, len(train), len(held_out), is_binary)
+    watched = held_out[: settings.learning.n_evaluation]
+    reported = held_out if settings.learning.patience is None else held_out[len(watched) :]
+    return Rows(train, watched, reported, _image_shape(parts[0].shape[1:]), is_binary)
+
+
+def _check_rows(learning: Learning, n_train: int, n_held_out: int, is_binary: bool) -> None:
+    if learning.batch_size > n_train:
+        raise ValueError(
+            f"batch_size: expected at most the {n_train} training rows, got {learning.batch_size}."
+        )
+    if learning.patience is not None and not is_binary:
+        raise ValueError(
+            "patience: expected None with grey values, which have no pseudo-likelihood to watch."
+        )
+    if learning.patience is not None and n_held_out < learning.n_evaluation + 2:
+        raise ValueError(
+            f"n_evaluation: expected at most {n_held_out - 2} with patience, so that some held-out rows are "
+            f"left for the likelihood, got {learning.n_evaluation}."
+        )
+
+
+def _read_file(path: Path) -> Array:
+    """Read rows or images in [0, 1] from a NumPy file."""
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise ValueError(
+            f"data: expected digits, mnist, binarized-mnist or a path to an .npy or .npz file, got {path}."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"data: expected a file, but there is none at {path}.")
+    arrays = [array for array in read_arrays(path).values() if array.dtype.kind in "biuf"]
+    if len(arrays) != 1:
+        raise ValueError(f"data: expected one array of real numbers in {path}, got {len(arrays)}.")
+    values = arrays[0]
+    if values.ndim not in (2, 3) or len(values) < _FEWEST_ROWS or not values.size:
+        raise ValueError(
+            f"data: expected (rows, values) or (images, rows, columns), at least {_FEWEST_ROWS} of them, "
+            f"got shape {values.shape} in {path}."
+        )
+    is_bytes = values.dtype == np.uint8 and values.max() > 1
+    values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
+    check_finite("data", values)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            f"data: expected numbers in [0, 1], got {values.min():.4g} to {values.max():.4g} in {path}."
+        )
+    return jnp.asarray(values)
+
+
+def _binarized(rows: Array, how: str, key: Array) -> Array:
+    match how:
+        case "threshold":
+            return (rows >= 0.5).astype(rows.dtype)
+        case "stochastic":
+            return jax.random.bernoulli(key, rows).astype(rows.dtype)
+        case _:
+            return rows
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the form of a row as an image: its own, a square if it can be one, else a line."""
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    side = math.isqrt(shape[0])
+    return (side, side) if side**2 == shape[0] else (1, shape[0])
