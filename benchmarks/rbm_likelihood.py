@@ -117,13 +117,13 @@ def bracket(
 ) -> dict[str, float]:
     """Return test log-likelihoods by AIS and by reverse AIS from the ends of long chains."""
     energy = float(mean_free_energy(rbm, test))
-    ais_key, chain_key, reverse_key = jax.random.split(key, 3)
+    ais_key, start_key, chain_key, reverse_key = jax.random.split(key, 4)
     ais = jax.jit(
         lambda rbm: log_partition_ais(
             rbm, ais_key, base_visible_bias=base, n_chains=100, n_temperatures=n_temperatures
         )
     )(rbm)
-    v = rbm.sample_visible(rbm.visible_input(hidden), chain_key)
+    v = rbm.sample_visible(rbm.visible_input(hidden), start_key)
     long = jax.jit(
         lambda rbm, v: (
             sample_chains(
