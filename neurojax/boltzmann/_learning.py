@@ -12,7 +12,7 @@ from .._precision import product
 from .._trees import constant
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective, AbstractObjective
-from ._checks import check_visible
+from ._checks import check_data, check_visible
 from ._energy import free_energies
 from ._models import AbstractRBM
 from ._phases import AbstractNegativePhase, PersistentContrastiveDivergence
@@ -72,6 +72,13 @@ class ContrastiveObjective(AbstractObjective):
     def init(self, rbm: AbstractRBM, n_chains: int, key: PRNGKey) -> Any:
         """Return the state to begin with: fresh chains, or ``None``."""
         return self.negative_phase.init(rbm, n_chains, key)
+
+    def check_data(self, model: AbstractRBM, data: Any) -> None:
+        """Raise ``ValueError`` for rows that are empty, not finite, of another size, or outside [0, 1].
+
+        Real visible units take any finite number. Grey values are taken as probabilities of being on.
+        """
+        check_data("data", data, model, model.visible_limits)
 
     def __call__(
         self, model: AbstractRBM, state: Any, batch: Rows, key: PRNGKey
@@ -151,6 +158,10 @@ class CentredGradient(AbstractGradientObjective):
         check_visible("data_mean", rbm, mean)
         hidden = jax.nn.sigmoid(rbm.hidden_input(mean))
         return CentredState(self.objective.init(rbm, n_chains, key), mean, hidden)
+
+    def check_data(self, model: AbstractRBM, data: Any) -> None:
+        """Raise ``ValueError`` as the objective does that is centred."""
+        self.objective.check_data(model, data)
 
     def value_and_grad(
         self, model: AbstractRBM, state: CentredState, batch: Rows, key: PRNGKey

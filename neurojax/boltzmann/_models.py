@@ -33,6 +33,7 @@ class AbstractRBM(eqx.Module):
     visible_bias: eqx.AbstractVar[Float[Array, " visible"]]
     hidden_bias: eqx.AbstractVar[Float[Array, " hidden"]]
     is_binary: eqx.AbstractClassVar[bool]
+    visible_limits: eqx.AbstractClassVar[tuple[float, float] | None]
 
     @property
     def n_visible(self) -> int:
@@ -128,6 +129,7 @@ class BernoulliRBM(AbstractRBM):
     visible_bias: Float[Array, " visible"]
     hidden_bias: Float[Array, " hidden"]
     is_binary: ClassVar[bool] = True
+    visible_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def __init__(
         self,
@@ -178,7 +180,7 @@ class BernoulliRBM(AbstractRBM):
 
     def base_visible_bias(self, data, pseudo_count=1.0):
         """Return the log-odds of the units' means, (Σ v + pseudo_count)/(n + 2·pseudo_count)."""
-        data = check_data("data", data, self, limits=(0.0, 1.0))
+        data = check_data("data", data, self, self.visible_limits)
         check_positive("pseudo_count", pseudo_count)
         on = jnp.sum(data, axis=0) + pseudo_count
         return jnp.log(on) - jnp.log(data.shape[0] + 2 * pseudo_count - on)
@@ -214,6 +216,7 @@ class GaussianBernoulliRBM(AbstractRBM):
     variance_logit: Float[Array, " visible"]
     variance_bounds: tuple[float, float] = eqx.field(static=True)
     is_binary: ClassVar[bool] = False
+    visible_limits: ClassVar[tuple[float, float] | None] = None
 
     def __init__(
         self,
@@ -310,6 +313,7 @@ class PottsRBM(AbstractRBM):
     hidden_bias: Float[Array, " hidden"]
     n_states: int = eqx.field(static=True)
     is_binary: ClassVar[bool] = False
+    visible_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def __init__(
         self,
@@ -365,7 +369,7 @@ class PottsRBM(AbstractRBM):
 
     def base_visible_bias(self, data, pseudo_count=1.0):
         """Return the logarithms of the states' frequencies at each site."""
-        data = check_data("data", data, self, limits=(0.0, 1.0))
+        data = check_data("data", data, self, self.visible_limits)
         check_positive("pseudo_count", pseudo_count)
         counts = jnp.sum(data, axis=0) + pseudo_count
         return jnp.log(counts) - jnp.log(data.shape[0] + self.n_states * pseudo_count)

@@ -65,6 +65,8 @@ class ContrastiveDivergence(AbstractNegativePhase):
 
     def draw(self, rbm, state, batch, key):
         """Return k transitions from the batch."""
+        if state is not None:
+            raise ValueError(f"state: expected None, CD keeps no chains, got {type(state).__name__}.")
 
         def move(i, v):
             hidden_key, visible_key = jax.random.split(jax.random.fold_in(key, i))

@@ -12,6 +12,7 @@ from ._block import Learner, Program
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
+from ._objectives import check_rows
 from ._sources import BatchIterator, as_source, on_device
 from ._start import check_arguments, numbers_to_arrays, run_identity, trainable_mask
 
@@ -111,6 +112,8 @@ def fit(
     """
     check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint)
     source = as_source(data, batch_size)
+    if source is not None and not callable(data):
+        check_rows(objective, model, data)
     model, state = on_device(model), numbers_to_arrays(on_device(state))
     mask = trainable_mask(model, trainable)
     learner = Learner(model, on_device(optimizer.init(eqx.filter(model, mask))), state)

@@ -7,12 +7,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-__all__ = ["AbstractGradientObjective", "AbstractObjective", "loss_and_gradient"]
+__all__ = ["AbstractGradientObjective", "AbstractObjective", "check_rows", "loss_and_gradient"]
 
 _RESERVED = ("loss", "step")
 
 
-class AbstractObjective(eqx.Module):
+class _CheckedObjective(eqx.Module):
+    def check_data(self, model: Any, data: Any) -> None:
+        """Raise ``ValueError`` for arrays that cannot be learned from; here none.
+
+        ``fit`` calls it once, before the first update, with all rows. A sampler or an iterator has no rows to
+        show.
+
+        Args:
+            model: the model to be learned.
+            data: what ``fit`` was given.
+        """
+
+
+class AbstractObjective(_CheckedObjective):
     """A loss, whose gradient is had by differentiating it.
 
     Any callable of the same form will do; a module keeps its settings (strengths, tolerances)
@@ -38,7 +51,7 @@ class AbstractObjective(eqx.Module):
         """
 
 
-class AbstractGradientObjective(eqx.Module):
+class AbstractGradientObjective(_CheckedObjective):
     """A learning rule that supplies its own gradient, where that is not its loss's derivative.
 
     The loss is recorded and watched, and nothing differentiates it.
@@ -60,6 +73,12 @@ class AbstractGradientObjective(eqx.Module):
             ``((loss, (state, metrics)), gradient)``, the gradient a tree like the model with an
             array for each trainable leaf; other leaves are not looked at.
         """
+
+
+def check_rows(objective: Any, model: Any, data: Any) -> None:
+    """Let an objective that is one of the library's look at the rows."""
+    if isinstance(objective, _CheckedObjective):
+        objective.check_data(model, data)
 
 
 def _checked(output):

@@ -138,7 +138,7 @@ CASES = {
         lambda: learn(tempering(), bm.PersistentChains(jnp.zeros((2, 3)))),
         r"state: expected Replicas.* from objective\.init.*got PersistentChains",
     ),
-    # Fault: these two met JAX's own errors of shapes.
+    # By name, and not by errors of shapes.
     "chains of another machine": (
         lambda: learn(bm.PersistentContrastiveDivergence(), bm.PersistentChains(jnp.zeros((2, 5)))),
         r"state: .*3.*\(2, 5\)",
@@ -153,7 +153,15 @@ CASES = {
     ),
     "data of another size": (
         lambda: learn(bm.ContrastiveDivergence(), None, ZEROS[:, :3]),
-        r"data: expected 4 numbers, one for each visible unit, got shape \(5, 3\)",
+        r"data: expected 4 numbers, one for each visible unit, on axis 1, got shape \(5, 3\)",
+    ),
+    "grey levels as data": (
+        lambda: fit(RBM, bm.CentredGradient(), 255 + ZEROS, optimizer=optax.sgd(0.1), n_steps=1, key=KEY),
+        r"data: expected numbers in \[0, 1\], got 255 to 255",
+    ),
+    "chains for CD": (
+        lambda: learn(bm.ContrastiveDivergence(), bm.PersistentChains(jnp.zeros((2, 3)))),
+        "state: expected None, CD keeps no chains, got PersistentChains",
     ),
     "whole numbers as data": (
         lambda: learn(bm.ContrastiveDivergence(), None, ZEROS.astype(int)),
@@ -201,7 +209,7 @@ def test_values_under_jit_are_not_checked_and_shapes_are(untyped):
 
 
 def test_samples_and_machines_of_two_precisions(x64):
-    # Fault: these met JAX's own error of a loop whose dtypes change.
+    # Not an error of a loop whose dtypes change.
     double = bm.BernoulliRBM(jnp.zeros((4, 3)), BASE.astype(float), jnp.zeros(3))
     single = jax.tree.map(lambda x: x.astype("float32"), double)
     rows = jnp.zeros((2, 4), "float32")

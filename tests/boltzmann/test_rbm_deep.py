@@ -128,6 +128,6 @@ def test_sizes_that_do_not_fit(untyped):
             bm.fit_deep_belief_network(data, [2], **small)
     with pytest.raises(ValueError, match="n_hidden: expected at least one number"):
         bm.fit_deep_belief_network(stripes(), [], **small)
-    # Fault: labels of another number of rows met an error of concatenation.
+    # By name, and not by an error of concatenation.
     with pytest.raises(ValueError, match=r"labels: .*40"):
         bm.fit_deep_belief_network(stripes(), [2], labels=np.ones((39, 2), "float32"), **small)

@@ -111,7 +111,7 @@ def test_adversarial_accuracy_restated(kind):
     rng = np.random.default_rng(4)
     if kind == "binary":
         data, samples = ((rng.random((40, 8)) < p).astype("float32") for p in (0.3, 0.5))
-    else:  # Fault: with an offset the products of float32 rows cancelled
+    else:  # with an offset the products of float32 rows would cancel
         offset = 1000 if kind == "offset" else 0
         data, samples = ((offset + s * rng.normal(size=(40, 5))).astype("float32") for s in (1, 0.7))
     came = bm.adversarial_accuracy(data, samples)

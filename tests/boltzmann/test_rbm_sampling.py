@@ -53,7 +53,7 @@ def test_share_of_ones(dtype, p):
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize("p", [0.25, 1.0])
 def test_share_of_ones_in_half_precision(half, p):
-    # Fault: the product with 2^16 overflows in float16, and draws are rounded in bfloat16.
+    # In half precision the product with 2^16 would overflow, and draws be rounded.
     draws = bernoulli(jax.random.key(0), jnp.full(100_000, p, half))
     assert draws.dtype == half
     assert abs(np.asarray(draws, float).mean() - p) <= 4 * np.sqrt(p * (1 - p) / draws.size)
