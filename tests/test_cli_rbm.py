@@ -19,7 +19,7 @@ from neurojax.cli._settings import from_plain
 from neurojax.runs import load, plain_settings
 
 SMALL = [
-    "--n-hidden=6", "--batch-size=20", "--n-chains=10", "--n-evaluation=20", "--evaluate-every=10",
+    "--n-hidden=6", "--batch-size=20", "--n-chains=10", "--n-evaluation=30", "--evaluate-every=10",
     "--checkpoint-every=10", "--ais-chains=8", "--ais-temperatures=10", "--n-burn-in=5",
     "--snapshot-every=3",
 ]  # fmt: skip
@@ -44,7 +44,7 @@ def whole(digits, tmp_path_factory):
     """A run's folder, and what it printed."""
     folder, out, err = tmp_path_factory.mktemp("runs"), io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        assert run(folder, digits, "--progress=True", f"--n-evaluation={N_HELD_OUT}") == 0
+        assert run(folder, digits, "--progress=True") == 0
     return folder / "rbm", out.getvalue(), err.getvalue()
 
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, digits, tmp_path, capsys)
     ("flags", "words"),
     [
         (
-            "--rule=cd --no-centred --n-hidden=21 --patience=1 --binarize=stochastic --optimizer=adam",
+            "--rule=cd --no-centred --n-hidden=21 --patience=1 --n-evaluation=20 --binarize=stochastic --optimizer=adam",
             [
                 "nats, 10 held-out rows (flatters; log Z ±",
                 "log-likelihood, reverse AIS",
