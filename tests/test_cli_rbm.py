@@ -112,7 +112,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, digits, tmp_path, capsys)
     ("flags", "words"),
     [
         (
-            "--rule=cd --no-centred --n-hidden=21 --patience=1 --n-evaluation=20 --binarize=stochastic --optimizer=adam",
+            "--rule=cd --no-centred --n-hidden=21 --patience=1 --n-evaluation=20 --binarize=stochastic "
+            "--optimizer=adam",
             [
                 "nats, 10 held-out rows (flatters; log Z ±",
                 "log-likelihood, reverse AIS",
