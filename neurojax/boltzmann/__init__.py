@@ -3,6 +3,10 @@
 A machine holds parameters; everything else is a pure function of it and one sample (``vmap`` for many).
 Sampling is a kernel for `neurojax.chains`, learning an objective for `neurojax.training.fit`.
 
+Random numbers are the hidden cost of sampling: a binary unit takes 16 bits. Keys of JAX's default (threefry)
+give the same draws everywhere; ``jax.random.key(seed, impl="rbg")`` is quicker on accelerators, and its draws
+change under ``vmap``.
+
 What a likelihood is worth: up to 20 units on the smaller side `log_partition_exact` is the truth. Beyond,
 `log_partition_ais` is too low in expectation, so a likelihood from it flatters, and a small standard error
 proves nothing; `log_partition_reverse_ais` is too high in expectation if its samples are exact. Report
