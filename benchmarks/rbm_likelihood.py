@@ -113,16 +113,17 @@ def exact(n_seeds: int, quick: bool) -> tuple[list[dict], Figure]:
 
 
 def bracket(
-    rbm: BernoulliRBM, test, base, hidden, key, n_temperatures: int, n_sweeps: int
+    rbm: BernoulliRBM, test, base, hidden, key, n_chains: int, n_temperatures: int, n_sweeps: int
 ) -> dict[str, float]:
     """Return test log-likelihoods by AIS and by reverse AIS from the ends of long chains."""
     energy = float(mean_free_energy(rbm, test))
     ais_key, start_key, chain_key, reverse_key = jax.random.split(key, 4)
     ais = jax.jit(
         lambda rbm: log_partition_ais(
-            rbm, ais_key, base_visible_bias=base, n_chains=100, n_temperatures=n_temperatures
+            rbm, ais_key, base_visible_bias=base, n_chains=n_chains, n_temperatures=n_temperatures
         )
     )(rbm)
+    hidden = hidden[jnp.arange(n_chains) % len(hidden)]
     v = rbm.sample_visible(rbm.visible_input(hidden), start_key)
     long = jax.jit(
         lambda rbm, v: (
@@ -139,13 +140,20 @@ def bracket(
     return {
         "AIS": -energy - float(ais.value), "its standard error": float(ais.standard_error),
         "its ESS": float(ais.effective_sample_size), "reverse AIS": -energy - float(reverse.value),
+        "standard error": float(reverse.standard_error), "ESS": float(reverse.effective_sample_size),
         "bracket": float(reverse.value - ais.value),
     }  # fmt: skip
 
 
-def recipe(name: str, n_updates: int, step_size: float, rule: str, quick: bool) -> tuple[list[dict], Figure]:
+def recipe(arguments) -> tuple[list[dict], Figure]:
     """500 hidden units by the committed recipe; the curve over time, then the bracket."""
-    train, test = read(name, quick)
+    name, rule, step_size = arguments.data, arguments.gradient, arguments.step_size
+    train, test = read(name, arguments.quick)
+    n_updates, n_chains, n_temperatures, n_sweeps = (
+        (60, 10, 200, 100)
+        if arguments.quick
+        else (arguments.updates, arguments.ais_chains, arguments.ais_temperatures, 10_000)
+    )
     base = BernoulliRBM.from_data(train, 1, jax.random.key(0)).base_visible_bias(train)
     curve: list[tuple[float, float]] = []
     seconds, begin = 0.0, time.perf_counter()
@@ -171,11 +179,12 @@ def recipe(name: str, n_updates: int, step_size: float, rule: str, quick: bool) 
     result = learn(train, 500, rule, step_size, n_updates, 0, watch)
     state = result.state.chains if rule == "centred" else result.state
     start = time.perf_counter()
-    n_temperatures, n_sweeps = (200, 100) if quick else (10_000, 10_000)
-    found = bracket(result.model, test, base, state.hidden, jax.random.key(2), n_temperatures, n_sweeps)
+    found = bracket(
+        result.model, test, base, state.hidden, jax.random.key(2), n_chains, n_temperatures, n_sweeps
+    )
     row = {
         "data": name, "gradient": rule, "step size": step_size, "updates": n_updates, "s learning": seconds,
-        **found, "temperatures": n_temperatures, "chains": 100, "sweeps before reverse": n_sweeps,
+        **found, "temperatures": n_temperatures, "chains": n_chains, "sweeps before reverse": n_sweeps,
         "s evaluating": time.perf_counter() - start,
     }  # fmt: skip
     common.print_table([row])
@@ -196,6 +205,8 @@ def main() -> None:
     parser.add_argument("--data", choices=["fixed", "thresholded"], default="fixed")
     parser.add_argument("--updates", type=int, default=60_000)
     parser.add_argument("--step-size", type=float, default=0.1)
+    parser.add_argument("--ais-chains", type=int, default=100)
+    parser.add_argument("--ais-temperatures", type=int, default=10_000)
     parser.add_argument("--gradient", choices=["centred", "plain"], default="centred")
     arguments = parser.parse_args()
     quick = arguments.quick
@@ -210,9 +221,8 @@ def main() -> None:
         table, figure = exact(arguments.seeds, quick)
         common.save_results(arguments.results, "rbm_likelihood_exact", table, setting, figure)
     if arguments.what == "recipe" or quick:
-        n_updates = 60 if quick else arguments.updates
-        table, figure = recipe(arguments.data, n_updates, arguments.step_size, arguments.gradient, quick)
-        name = f"rbm_likelihood_{arguments.data}_{n_updates}"
+        table, figure = recipe(arguments)
+        name = f"rbm_likelihood_{arguments.data}_{table[0]['updates']}"
         common.save_results(arguments.results, name, table, setting, figure)
 
 

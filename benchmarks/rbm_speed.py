@@ -49,14 +49,16 @@ def digits() -> tuple[np.ndarray, np.ndarray, str]:
     return rows[0], rows[1], f"{name}, thresholded at 0.5"
 
 
-def start_weights(n_hidden: int) -> np.ndarray:
-    """Return the weights that everyone starts from."""
-    return 0.01 * np.random.default_rng(0).standard_normal((784, n_hidden), dtype=np.float32)
+def start(rows: np.ndarray, n_hidden: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return weights and biases that everyone starts from: small weights, the base rate of the data."""
+    weights = 0.01 * np.random.default_rng(0).standard_normal((784, n_hidden), dtype=np.float32)
+    mean = (rows.sum(axis=0) + 1) / (len(rows) + 2)
+    return weights, np.log(mean / (1 - mean)).astype(np.float32), np.zeros(n_hidden, np.float32)
 
 
 def library(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: int, centre: bool) -> Contender:
     """`training.fit` with PCD-1, or its centred gradient, batches by `fit` itself."""
-    rbm = BernoulliRBM(start_weights(n_hidden), np.zeros(784, np.float32), np.zeros(n_hidden, np.float32))
+    rbm = BernoulliRBM(*start(rows, n_hidden))
     device_rows, optimizer = jnp.asarray(rows), optax.sgd(STEP_SIZE)
     plain = ContrastiveObjective()
     objective = CentredGradient(plain) if centre else plain
@@ -73,9 +75,9 @@ def library(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: int, ce
     return run, lambda model: model
 
 
-def products_alone(n_hidden: int, batch_size: int, n_updates: int) -> Contender:
+def products_alone(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: int) -> Contender:
     """The products of an update and nothing else: up twice, down, and the two of the gradient."""
-    weights = jnp.asarray(start_weights(n_hidden))
+    weights = jnp.asarray(start(rows, n_hidden)[0])
     v = jnp.ones((batch_size, 784), jnp.float32)
 
     @jax.jit
@@ -108,9 +110,8 @@ def scikit_learn(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: in
         rbm = neural_network.BernoulliRBM(
             n_components=n_hidden, learning_rate=STEP_SIZE, batch_size=batch_size
         )
-        rbm.components_ = np.asfortranarray(start_weights(n_hidden).T)
-        rbm.intercept_visible_ = np.zeros(784, np.float32)
-        rbm.intercept_hidden_ = np.zeros(n_hidden, np.float32)
+        weights, rbm.intercept_visible_, rbm.intercept_hidden_ = start(rows, n_hidden)
+        rbm.components_ = np.asfortranarray(weights.T)
         rbm.h_samples_ = np.zeros((batch_size, n_hidden), np.float32)
         generator = np.random.RandomState(0)
         for batch in given:
@@ -124,22 +125,23 @@ def scikit_learn(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: in
 
 
 def rbms(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: int) -> Contender:
-    """The PCD update and SGD step of rbms, float32, plain gradient, two threads."""
+    """The PCD update of rbms, plain and without its division by the gradient's norm, float32."""
     torch: Any = importlib.import_module("torch")
     classes: Any = importlib.import_module("rbms.bernoulli_bernoulli.classes")
-    pcd: Any = importlib.import_module("rbms.training.pcd")
     given, ones = torch.from_numpy(batches(rows, batch_size, n_updates)), torch.ones(batch_size)
 
     def run() -> Any:
         torch.manual_seed(0)
-        zeros = torch.zeros(784), torch.zeros(n_hidden)
-        params = classes.BBRBM(torch.from_numpy(start_weights(n_hidden)), *zeros)
+        params = classes.BBRBM(*map(torch.from_numpy, start(rows, n_hidden)))
+        params.init_grad()
         optimizer = torch.optim.SGD(params.parameters(), lr=STEP_SIZE, maximize=True)
         chains = params.init_chains(batch_size)
         with torch.no_grad():
             for batch in given:
                 optimizer.zero_grad(set_to_none=False)
-                chains, _ = pcd.fit_batch_pcd((batch, ones), chains, params, 1, 1.0, centered=False)
+                data_chains = params.init_chains(num_samples=batch_size, weights=ones, start_v=batch)
+                chains = params.sample_state(chains=chains, n_steps=1, beta=1.0)
+                params.compute_gradient(data=data_chains, chains=chains, centered=False)
                 optimizer.step()
         return params
 
@@ -156,7 +158,7 @@ def contenders(rows: np.ndarray, n_hidden: int, batch_size: int, n_updates: int)
     found = {
         "neurojax PCD-1": library(rows, *sizes, centre=False),
         "neurojax PCD-1, centred": library(rows, *sizes, centre=True),
-        "products alone": products_alone(*sizes),
+        "products alone": products_alone(rows, *sizes),
     }
     for name, make, module in (("scikit-learn", scikit_learn, "sklearn"), ("rbms", rbms, "rbms")):
         if importlib.util.find_spec(module) is None:
