@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 import _common as common
 import jax
@@ -31,7 +32,7 @@ from neurojax.training import fit
 N_HIDDEN, STEP_SIZE, BATCH, C = 100, 0.06, 10, 6000.0
 
 
-def nudged_digits() -> list[np.ndarray]:
+def nudged_digits() -> Any:
     """Return training and test rows and labels, as the published example makes them."""
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8).astype(np.float32)
