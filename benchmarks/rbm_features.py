@@ -83,6 +83,8 @@ def main() -> None:
     arguments = parser.parse_args()
     n_seeds, n_epochs = (1, 1) if arguments.quick else (arguments.seeds, 10)
     rows, test, labels, test_labels = nudged_digits()
+    if arguments.quick:
+        rows, labels = rows[:500], labels[:500]
     setting: dict[str, object] = {
         "hidden": N_HIDDEN,
         "step size": STEP_SIZE,
