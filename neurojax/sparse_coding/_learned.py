@@ -1,5 +1,6 @@
 """Learned inference: ISTA unrolled into a network of few layers, whose weights or step sizes are trained."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,25 @@ __all__ = [
 ]
 
 
-class LISTA(eqx.Module):
+class _AbstractNetwork(eqx.Module):
+    """A network whose layers each hold a code."""
+
+    @abstractmethod
+    def layers(self, x: Float[ArrayLike, " features"]) -> Float[Array, "layers atoms"]:
+        """Return the code after each layer.
+
+        Raises:
+            ValueError: at trace time, for an x of the wrong width or of integers.
+        """
+
+    def __call__(
+        self, x: Float[ArrayLike, " features"], *, key: PRNGKey | None = None
+    ) -> Float[Array, " atoms"]:
+        """Return the code of one datum: the last layer's. ``key`` is not used."""
+        return self.layers(x)[-1]
+
+
+class LISTA(_AbstractNetwork):
     """Learned ISTA: a recurrent network whose layers have the form of an ISTA step, all weights learned.
 
     z₀ = 0,  zₖ₊₁ = soft(x @ Wₖ + zₖ @ Sₖ, |θₖ|), with soft(v, t) = sign(v)·max(|v| − t, 0). Before training
@@ -78,18 +97,8 @@ class LISTA(eqx.Module):
         self.recurrences = _repeat(identity - step_size * dictionary.gram(), n_weights)
         self.thresholds = _repeat(jnp.broadcast_to(threshold, (n_atoms,)), n_layers)
 
-    def __call__(
-        self, x: Float[ArrayLike, " features"], *, key: PRNGKey | None = None
-    ) -> Float[Array, " atoms"]:
-        """Return the code of one datum: the last layer's. ``key`` is not used."""
-        return self.layers(x)[-1]
-
     def layers(self, x: Float[ArrayLike, " features"]) -> Float[Array, "layers atoms"]:
-        """Return the code after each layer.
-
-        Raises:
-            ValueError: at trace time, for an x of the wrong width or of integers.
-        """
+        """Return the code after each layer."""
         x = _datum(x, self.encoders.shape[1])
         start = jnp.zeros(self.thresholds.shape[1], jnp.result_type(x, self.encoders))
         is_tied = self.encoders.shape[0] == 1
@@ -104,7 +113,7 @@ class LISTA(eqx.Module):
         return lax.scan(step, start, (weights, self.thresholds))[1]
 
 
-class ALISTA(eqx.Module):
+class ALISTA(_AbstractNetwork):
     """ISTA with analytic weights: of each layer only a step size, a threshold and a blend are learned.
 
     z₀ = 0,  zₖ₊₁ = soft(zₖ + γₖ(x − zₖ @ atoms) @ Bₖᵀ, |θₖ|),  Bₖ = atoms + βₖ(W − atoms), W the
@@ -180,18 +189,8 @@ class ALISTA(eqx.Module):
             None if n_trusted is None else _trusted_counts(n_trusted, n_layers, dictionary.n_atoms)
         )
 
-    def __call__(
-        self, x: Float[ArrayLike, " features"], *, key: PRNGKey | None = None
-    ) -> Float[Array, " atoms"]:
-        """Return the code of one datum: the last layer's. ``key`` is not used."""
-        return self.layers(x)[-1]
-
     def layers(self, x: Float[ArrayLike, " features"]) -> Float[Array, "layers atoms"]:
-        """Return the code after each layer.
-
-        Raises:
-            ValueError: at trace time, for an x of the wrong width or of integers.
-        """
+        """Return the code after each layer."""
         x = _datum(x, self.dictionary.n_features)
         atoms, weights = constant((self.dictionary.atoms, self.weights))
 

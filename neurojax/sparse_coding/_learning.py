@@ -16,7 +16,7 @@ from ..convergence import AbstractSolver, Solution, Status
 from ..metrics import explained_variance, n_active
 from ..penalties import AbstractPenalty, AbstractValuedPenalty
 from ._dictionary import Dictionary, normalize_atoms
-from ._encode import encode
+from ._encode import encode_batch
 
 __all__ = ["AtomUsage", "DictionaryUpkeep", "SparseCodingObjective"]
 
@@ -68,19 +68,15 @@ class SparseCodingObjective(eqx.Module):
 
     def infer(self, dictionary: Dictionary, batch: Float[Array, "batch features"]) -> Solution:
         """Encode a batch; the codes carry no gradient."""
-
-        def one(x):
-            return encode(
-                dictionary,
-                x,
-                self.penalty,
-                solver=self.solver,
-                tol=self.tol,
-                max_steps=self.max_steps,
-                steps_per_check=self.steps_per_check,
-            )
-
-        return jax.vmap(one)(batch)
+        return encode_batch(
+            dictionary,
+            batch,
+            self.penalty,
+            solver=self.solver,
+            tol=self.tol,
+            max_steps=self.max_steps,
+            steps_per_check=self.steps_per_check,
+        )
 
     def __call__(
         self, model: Dictionary, state: AtomUsage | None, batch: Float[Array, "batch features"], key: PRNGKey

@@ -3,7 +3,6 @@
 from functools import partial
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -16,7 +15,7 @@ from ..convergence import AbstractGradient, AbstractSolver, Implicit, Solution, 
 from ..metrics import n_active
 from ..penalties import AbstractPenalty
 from ._dictionary import Dictionary, normalize_atoms
-from ._encode import encode
+from ._encode import encode_batch
 
 __all__ = ["SparseClassifier", "TaskDrivenObjective", "normalize_classifier"]
 
@@ -131,20 +130,16 @@ class TaskDrivenObjective(eqx.Module):
 
     def infer(self, dictionary: Dictionary, batch: Float[Array, "batch features"]) -> Solution:
         """Encode a batch; the codes are functions of the dictionary as ``gradient`` says."""
-
-        def one(x):
-            return encode(
-                dictionary,
-                x,
-                self.penalty,
-                solver=self.solver,
-                tol=self.tol,
-                max_steps=self.max_steps,
-                steps_per_check=self.steps_per_check,
-                gradient=self.gradient,
-            )
-
-        return jax.vmap(one)(batch)
+        return encode_batch(
+            dictionary,
+            batch,
+            self.penalty,
+            solver=self.solver,
+            tol=self.tol,
+            max_steps=self.max_steps,
+            steps_per_check=self.steps_per_check,
+            gradient=self.gradient,
+        )
 
     def __call__(
         self, model: SparseClassifier, state, batch: Labelled, key: PRNGKey
