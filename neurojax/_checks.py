@@ -11,13 +11,13 @@ from jax.core import Tracer
 __all__ = [
     "check_at_least",
     "check_finite",
-    "check_inside",
     "check_kind",
     "check_nonnegative",
     "check_positive",
     "check_rank",
     "check_real",
     "check_shape",
+    "check_share",
     "check_size",
     "is_concrete",
 ]
@@ -74,10 +74,10 @@ def check_positive(name: str, value) -> None:
         raise ValueError(f"{name}: expected a number > 0, got {value}.")
 
 
-def check_inside(name: str, value, low: float, high: float) -> None:
-    """Raise ``ValueError`` unless a concrete ``value`` lies between ``low`` and ``high``, ends left out."""
-    if is_concrete(value) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
-        raise ValueError(f"{name}: expected a number between {low:g} and {high:g}, got {value}.")
+def check_share(name: str, value) -> None:
+    """Raise ``ValueError`` unless a concrete ``value`` lies in [0, 1] everywhere."""
+    if is_concrete(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value}.")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from neurojax.convergence import Implicit, Truncated, Unrolled
 
-close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
+assert_close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
 
 
 def modes(n_steps):

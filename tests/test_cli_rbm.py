@@ -183,8 +183,8 @@ def test_settings_survive_their_file_and_help_documents_them(capsys):
         (["--momentum=1"], "momentum: expected a number in [0, 1), got 1"),
         (["--weight-decay=-1"], "weight_decay: expected a number ≥ 0"),
         (
-            ["--sparsity=1", "--sparsity-target=0"],
-            "sparsity_target: expected a number between 0 and 1, got 0",
+            ["--sparsity=1", "--sparsity-target=1.5"],
+            "sparsity_target: expected a number in [0, 1], got 1.5",
         ),
         (["--evaluate-every=0"], "evaluate_every: expected a whole number ≥ 1"),
         (["--patience=1", "--binarize=none"], "patience: expected None with grey values"),

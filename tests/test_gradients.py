@@ -21,7 +21,7 @@ from bowl import (
     hessian_of,
     solve,
 )
-from conftest_gradients import close, compiled, dot, modes, moved, row, stack
+from conftest_gradients import assert_close, compiled, dot, modes, moved, row, stack
 
 from neurojax.convergence import Detached, Implicit, Status, Truncated, Unrolled, conditioning, trace
 
@@ -70,9 +70,9 @@ def assert_is_implicit(slope, case, value):
     free, root = case.free, case.learner.root
     dual = np.zeros(N)
     dual[free] = np.linalg.solve(hessian_of(case.learner, value)[np.ix_(free, free)], case.weight[free])
-    close(slope.target, dual)
-    close(slope.root, -(np.outer(dual, value @ root) + np.outer(value, dual @ root)))
-    close(slope.bend, -dual @ np.tanh(value))
+    assert_close(slope.target, dual)
+    assert_close(slope.root, -(np.outer(dual, value @ root) + np.outer(value, dual @ root)))
+    assert_close(slope.bend, -dual @ np.tanh(value))
 
 
 @pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=["implicit", "unrolled"])
@@ -92,7 +92,7 @@ def test_derivative_is_that_of_finite_differences_and_of_the_closed_form(mode):
     ends = solution.value @ WEIGHT
     for i, direction in enumerate(directions):
         numeric = (ends[2 * i] - ends[2 * i + 1]) / (2 * step)
-        close(dot(row(at_base, 0), direction), numeric, rtol=1e-6)
+        assert_close(dot(row(at_base, 0), direction), numeric, rtol=1e-6)
     for i in range(BATCH):
         assert_is_implicit(row(slope, i), row(batch, i), solution.value[i])
 
@@ -106,7 +106,7 @@ def test_unrolled_is_the_derivative_of_the_steps_taken(max_steps, every):
     assert n_steps[0] == max_steps and solution.status[0] == Status.max_steps_reached and n_steps[1] == 0
     assert len(set(n_steps.tolist())) >= (10 if max_steps == 399 else 2)
     expected = traced()(batch, n_steps)
-    jax.tree.map(partial(close, rtol=1e-12, atol=1e-13), slope, expected)
+    jax.tree.map(partial(assert_close, rtol=1e-12, atol=1e-13), slope, expected)
     assert np.all(slope.rate[n_steps > 1] != 0)
     np.testing.assert_array_equal(slope.init[1], WEIGHT)
 
@@ -137,7 +137,7 @@ def test_truncated_at_all_steps_is_plain_unrolling():
     batch = cases_of_all_lengths()
     solution, slope = batched(Truncated(31), 30, 7)(batch)
     assert np.all(solution.n_steps == 30)
-    jax.tree.map(partial(close, rtol=1e-12, atol=1e-13), slope, traced()(batch, solution.n_steps))
+    jax.tree.map(partial(assert_close, rtol=1e-12, atol=1e-13), slope, traced()(batch, solution.n_steps))
 
 
 def test_truncated_goes_on_from_the_end_and_says_so():
@@ -224,11 +224,11 @@ def test_a_shared_parameter_gets_nothing_from_a_broken_sample(mode):
 
     targets = np.random.default_rng(2).normal(size=(3, N))
     each = [shared_slope(np.tile(target, (3, 1)))[1] / 3 for target in targets]
-    close(shared_slope(targets)[1], sum(each))
+    assert_close(shared_slope(targets)[1], sum(each))
     targets[1, 0] = np.nan
     value, slope = shared_slope(targets)
     assert np.isnan(value)
-    close(slope, each[0] + each[2])
+    assert_close(slope, each[0] + each[2])
 
 
 @pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=["implicit", "unrolled"])
@@ -238,7 +238,7 @@ def test_vmap_is_the_loop(mode):
     alone = compiled(lambda case: differentiate(case, mode))
     for i in range(BATCH):
         solution_alone, slope_alone = alone(row(batch, i))
-        jax.tree.map(close, row(slope, i), slope_alone)
+        jax.tree.map(assert_close, row(slope, i), slope_alone)
         assert solution.n_steps[i] == solution_alone.n_steps
 
 
@@ -258,17 +258,17 @@ def test_singular_systems_are_solved_or_damped_and_reported(damping):
     assert np.all(solution.status[TWINS] == Status.converged)
     hessian = batch.learner.root[3] @ batch.learner.root[3].T
     scale = np.diag(hessian)
-    close(slope.target[3], np.linalg.pinv(hessian) @ batch.weight[3])
+    assert_close(slope.target[3], np.linalg.pinv(hessian) @ batch.weight[3])
     for i in (4, 5):
         damped = np.linalg.solve(hessian + damping * np.diag(scale), batch.weight[i])
-        close(slope.target[i], damped, rtol=1e-8)
+        assert_close(slope.target[i], damped, rtol=1e-8)
         assert (
             0.05 / damping
             < np.linalg.norm(damped)
             <= np.linalg.norm(batch.weight[i]) / (damping * np.min(scale))
         )
     nearly = batch.learner.root[NEAR] @ batch.learner.root[NEAR].T
-    close(slope.target[NEAR], np.linalg.solve(nearly, batch.weight[NEAR]), rtol=1e-6)
+    assert_close(slope.target[NEAR], np.linalg.solve(nearly, batch.weight[NEAR]), rtol=1e-6)
 
 
 def test_conditioning_names_the_degenerate_samples():
@@ -284,7 +284,7 @@ def test_conditioning_names_the_degenerate_samples():
         scale = np.sqrt(np.sum(learner.root[i] ** 2, axis=1) + learner.bend[i])
         matrix = hessian_of(row(learner, i), value[i]) / scale / scale[:, None]
         spectrum = np.linalg.eigvalsh(matrix[np.ix_(batch.free[i], batch.free[i])])
-        close([report.smallest[i], report.largest[i]], spectrum[[0, -1]])
+        assert_close([report.smallest[i], report.largest[i]], spectrum[[0, -1]])
 
 
 POINT = np.array([0.7, -0.4, 0.3, 1.1]), np.array(0.5)
@@ -323,10 +323,10 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(mode):
         return at, tangent, jax.vjp(value, point)[1](jnp.asarray(WEIGHT))[0]
 
     value, tangent, slope = both(POINT)
-    close(WEIGHT @ tangent, dot(slope, DIRECTION))
+    assert_close(WEIGHT @ tangent, dot(slope, DIRECTION))
     assert value[2] == tangent[2] == 0 and np.all(tangent[[0, 1, 3]] != 0)
     if isinstance(mode, Implicit):
-        close(tangent, difference(lambda point: both(point)[0]), rtol=1e-6)
+        assert_close(tangent, difference(lambda point: both(point)[0]), rtol=1e-6)
 
 
 def test_unrolled_has_no_forward_mode_and_no_reverse_over_reverse():
@@ -366,7 +366,7 @@ def test_second_derivatives_are_finite_differences_of_gradients(mode, max_steps,
         _, curved, n_steps = second(POINT, tol)
         assert n_steps < 30 or tol == 1e-13
         numeric = difference(lambda point, tol=tol: second(point, tol)[0])
-        jax.tree.map(partial(close, rtol=1e-6, atol=1e-8), curved, numeric)
+        jax.tree.map(partial(assert_close, rtol=1e-6, atol=1e-8), curved, numeric)
         assert np.all(np.abs(curved[0][[0, 1, 3]]) > 1e-3) and abs(curved[1]) > 1e-3
 
 
@@ -385,4 +385,4 @@ def test_implicit_agrees_with_optimistix():
         return found.value @ WEIGHT
 
     theirs = compiled(jax.grad(loss))(jax.tree.map(jnp.asarray, row(batch.learner, 0)))
-    jax.tree.map(close, row(ours, 0), theirs)
+    jax.tree.map(assert_close, row(ours, 0), theirs)

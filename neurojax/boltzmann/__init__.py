@@ -42,6 +42,7 @@ from ._learning import CentredGradient, CentredState, ContrastiveObjective
 from ._likelihood import free_energy_gap, pseudo_log_likelihood, pseudo_log_likelihood_exact
 from ._models import AbstractRBM, BernoulliRBM, GaussianBernoulliRBM, PottsRBM
 from ._partition import (
+    MOST_ENUMERATED_UNITS,
     Estimate,
     log_likelihood,
     log_partition_ais,
@@ -59,6 +60,7 @@ from ._phases import (
 from ._samples import AdversarialAccuracy, adversarial_accuracy
 
 __all__ = [
+    "MOST_ENUMERATED_UNITS",
     "AbstractNegativePhase",
     "AbstractRBM",
     "AdversarialAccuracy",

@@ -1,5 +1,6 @@
 """Checks of what is given to a machine as visible units."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -30,20 +31,17 @@ def check_limits(name: str, v, limits: tuple[float, float]) -> None:
 
 
 def check_states(name: str, rbm, v) -> None:
-    """Raise ``ValueError`` unless a concrete ``v`` is a state of binary or categorical visible units."""
+    """Raise ``ValueError`` unless a concrete ``v`` is a state of the visible units."""
     check_visible(name, rbm, v)
-    n_states = getattr(rbm, "n_states", None)
-    if not is_concrete(v) or not (rbm.is_binary or n_states):
+    if not is_concrete(v):
         return
-    values = np.asarray(v)
-    n_other = int(np.sum((values != 0) & (values != 1)))
+    with jax.ensure_compile_time_eval():
+        n_other = int(jnp.sum(~rbm.is_state(jnp.asarray(v))))
     if n_other:
         raise ValueError(
-            f"{name}: expected states, each number 0 or 1, got {n_other} of {values.size} that are neither; "
-            "binarise grey values first."
+            f"{name}: expected a state of {type(rbm).__name__}, got {n_other} of {np.size(v)} numbers "
+            "that are part of none: a binary unit is 0 or 1 (binarise grey values), a site has exactly one 1."
         )
-    if n_states and np.any(values.reshape(*values.shape[:-1], -1, n_states).sum(-1) != 1):
-        raise ValueError(f"{name}: expected exactly one 1 in each group of {n_states} (n_states).")
 
 
 def check_data(name: str, data, rbm=None, limits: tuple[float, float] | None = None) -> Array:

@@ -29,6 +29,8 @@ def append_labels(
     check_at_least("n_classes", n_classes, 2)
     check_rank("rows", rows, "samples features")
     check_shape("labels", labels, rows.shape[:1], "one for each row")
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(f"labels: expected whole numbers, got dtype {jnp.result_type(labels)}.")
     if is_concrete(labels) and labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
         raise ValueError(
             f"labels: expected 0 to {n_classes - 1} (n_classes), got {labels.min()} to {labels.max()}."

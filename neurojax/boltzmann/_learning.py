@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_inside, check_nonnegative
+from .._checks import check_nonnegative, check_share
 from .._precision import product
 from .._trees import constant
 from .._types import PRNGKey, Scalar
@@ -38,7 +38,7 @@ class ContrastiveObjective(AbstractObjective):
             (the default, one step) or `ParallelTempering`.
         weight_decay: of the weights alone, ≥ 0.
         sparsity: the penalty's strength, ≥ 0.
-        sparsity_target: the mean activity that it pulls hidden units to, in (0, 1).
+        sparsity_target: the mean activity that it pulls hidden units to, in [0, 1].
 
     Metrics: ``free_energy`` of the batch, ``hidden_activity`` (mean of q̄), and those of the negative phase.
 
@@ -67,7 +67,7 @@ class ContrastiveObjective(AbstractObjective):
     def __check_init__(self):
         check_nonnegative("weight_decay", self.weight_decay)
         check_nonnegative("sparsity", self.sparsity)
-        check_inside("sparsity_target", self.sparsity_target, 0.0, 1.0)
+        check_share("sparsity_target", self.sparsity_target)
 
     def init(self, rbm: AbstractRBM, n_chains: int, key: PRNGKey) -> Any:
         """Return the state to begin with: fresh chains, or ``None``."""
@@ -147,8 +147,7 @@ class CentredGradient(AbstractGradientObjective):
     offset_rate: Float[Array, ""] | float = 0.01
 
     def __check_init__(self):
-        check_nonnegative("offset_rate", self.offset_rate)
-        check_nonnegative("1 - offset_rate", 1 - self.offset_rate)
+        check_share("offset_rate", self.offset_rate)
 
     def init(
         self, rbm: AbstractRBM, n_chains: int, key: PRNGKey, *, data_mean: Float[Array, " visible"]

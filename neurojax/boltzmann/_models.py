@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import check_at_least, check_positive, check_rank, check_real, check_shape, is_concrete
 from .._precision import product
@@ -62,6 +62,10 @@ class AbstractRBM(eqx.Module):
         """Return A of each visible unit, were ``bias`` the visible bias."""
 
     @abstractmethod
+    def is_state(self, v: Visible) -> Bool[Array, "*batch visible"]:
+        """Return which numbers can be part of a state: all of them, or v is none."""
+
+    @abstractmethod
     def visible_mean(self, visible_input: Visible) -> Visible:
         """Return E[v] at an input."""
 
@@ -110,7 +114,21 @@ def _small_weights(key, n_visible: int, n_hidden: int, dtype, scale: float):
     return scale * jax.random.normal(key, (n_visible, n_hidden), dtype)
 
 
-class BernoulliRBM(AbstractRBM):
+class _AbstractDiscreteRBM(AbstractRBM):
+    """Visible units that are 0 or 1, each with an energy −biasᵢvᵢ."""
+
+    visible_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
+    def scaled(self, v):
+        """Return v."""
+        return v
+
+    def visible_energies(self, v, bias):
+        """Return −biasᵢvᵢ."""
+        return -bias * v
+
+
+class BernoulliRBM(_AbstractDiscreteRBM):
     """Binary visible units: E(v, h) = −v @ weights @ h − visible_bias·v − hidden_bias·h, v and h in {0, 1}.
 
     Attributes:
@@ -129,7 +147,6 @@ class BernoulliRBM(AbstractRBM):
     visible_bias: Float[Array, " visible"]
     hidden_bias: Float[Array, " hidden"]
     is_binary: ClassVar[bool] = True
-    visible_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def __init__(
         self,
@@ -158,13 +175,9 @@ class BernoulliRBM(AbstractRBM):
         rbm = cls(weights, jnp.zeros_like(weights[:, 0]), jnp.zeros_like(weights[0]))
         return cls(weights, rbm.base_visible_bias(data), rbm.hidden_bias)
 
-    def scaled(self, v):
-        """Return v."""
-        return v
-
-    def visible_energies(self, v, bias):
-        """Return −biasᵢvᵢ."""
-        return -bias * v
+    def is_state(self, v):
+        """Return which units are 0 or 1."""
+        return (v == 0) | (v == 1)
 
     def visible_mean(self, visible_input):
         """Return σ(input)."""
@@ -269,6 +282,10 @@ class GaussianBernoulliRBM(AbstractRBM):
         """Return (vᵢ − biasᵢ)²/(2σᵢ²)."""
         return 0.5 * (v - bias) ** 2 / self.variance
 
+    def is_state(self, v):
+        """Return which units are finite."""
+        return jnp.isfinite(v)
+
     def visible_mean(self, visible_input):
         """Return the input."""
         return visible_input
@@ -289,7 +306,7 @@ class GaussianBernoulliRBM(AbstractRBM):
         return jnp.mean(check_data("data", data, self), axis=0)
 
 
-class PottsRBM(AbstractRBM):
+class PottsRBM(_AbstractDiscreteRBM):
     """Categorical visible units: E(v, h) = −v @ weights @ h − visible_bias·v − hidden_bias·h, h in {0, 1}.
 
     v holds one group of ``n_states`` numbers for each site, 1 at the site's state and 0 elsewhere (a softmax
@@ -313,7 +330,6 @@ class PottsRBM(AbstractRBM):
     hidden_bias: Float[Array, " hidden"]
     n_states: int = eqx.field(static=True)
     is_binary: ClassVar[bool] = False
-    visible_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def __init__(
         self,
@@ -346,13 +362,10 @@ class PottsRBM(AbstractRBM):
         rbm = cls(weights, jnp.zeros_like(weights[:, 0]), jnp.zeros_like(weights[0]), n_states)
         return cls(weights, rbm.base_visible_bias(data), rbm.hidden_bias, n_states)
 
-    def scaled(self, v):
-        """Return v."""
-        return v
-
-    def visible_energies(self, v, bias):
-        """Return −biasᵢvᵢ."""
-        return -bias * v
+    def is_state(self, v):
+        """Return which units are 0 or 1 and belong to a site with exactly one 1."""
+        is_chosen = jnp.sum(self.sites(v), axis=-1) == 1
+        return ((v == 0) | (v == 1)) & jnp.repeat(is_chosen, self.n_states, axis=-1)
 
     def visible_mean(self, visible_input):
         """Return the softmax of each site's inputs."""

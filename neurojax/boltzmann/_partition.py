@@ -16,6 +16,7 @@ from ._models import AbstractRBM, BernoulliRBM
 from ._path import TemperedPath
 
 __all__ = [
+    "MOST_ENUMERATED_UNITS",
     "Estimate",
     "log_likelihood",
     "log_partition_ais",
@@ -23,7 +24,7 @@ __all__ = [
     "log_partition_reverse_ais",
 ]
 
-_MOST_UNITS = 20
+MOST_ENUMERATED_UNITS = 20  # on the smaller side of a machine
 _BLOCK_UNITS = 10  # states are enumerated in blocks of 2¹⁰
 
 
@@ -78,9 +79,9 @@ def log_partition_exact(rbm: AbstractRBM) -> Scalar:
         3.4657
     """
     n = min(rbm.n_hidden, rbm.n_visible) if rbm.is_binary else rbm.n_hidden
-    if n > _MOST_UNITS:
+    if n > MOST_ENUMERATED_UNITS:
         raise ValueError(
-            f"rbm: expected at most {_MOST_UNITS} units on the side that is enumerated, got {n} "
+            f"rbm: expected at most {MOST_ENUMERATED_UNITS} units on the side that is enumerated, got {n} "
             f"(weights of shape {rbm.weights.shape}); log_partition_ais and log_partition_reverse_ais "
             "estimate it."
         )
@@ -195,7 +196,7 @@ def log_partition_reverse_ais(
     if samples.ndim != 2 or len(samples) < 2:
         raise ValueError(f"samples: expected at least 2 rows (samples visible), got shape {samples.shape}.")
     path = TemperedPath(rbm, jnp.asarray(base_visible_bias, rbm.weights.dtype))
-    log_weights = _anneal(path, samples.astype(path.dtype), key, n_temperatures, is_reverse=True)
+    log_weights = _anneal(path, samples.astype(rbm.weights.dtype), key, n_temperatures, is_reverse=True)
     return _estimate(log_weights, path.log_partition_base(), -1)
 
 

@@ -40,11 +40,6 @@ class TemperedPath(eqx.Module):
         check_shape("base_visible_bias", bias, (self.rbm.n_visible,), "a number for each visible unit")
         check_finite("base_visible_bias", bias)
 
-    @property
-    def dtype(self):
-        """The dtype of the machine's numbers."""
-        return self.rbm.weights.dtype
-
     def log_ratio(self, v: Visible, hidden_input: Hidden, start: Beta, end: Beta) -> Float[Array, "*batch"]:
         """Return F_start(v) − F_end(v), summed over the units' own differences: exact for close β."""
         hidden = jax.nn.softplus(_times(end, hidden_input)) - jax.nn.softplus(_times(start, hidden_input))

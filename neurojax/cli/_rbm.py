@@ -22,7 +22,6 @@ from ._settings import parse, start_run, table
 
 __all__ = ["main"]
 
-_MOST_UNITS = 20  # on the smaller side of a machine whose partition function is summed
 _ROWS_AT_ONCE = 50
 _NOTES = {"exact": "summed over all states", "AIS": "flatters", "reverse AIS": "as good as its samples"}
 _N_SHOWN_CHAINS, _N_SNAPSHOTS = 10, 10
@@ -167,7 +166,7 @@ def _log_partition(
     rbm: BernoulliRBM, base: Array, states: Array, n_temperatures: int, key: Array
 ) -> dict[str, dict[str, Array]]:
     """Return log Z where it can be summed, else its estimates from both ends."""
-    if min(rbm.n_hidden, rbm.n_visible) <= _MOST_UNITS:
+    if min(rbm.n_hidden, rbm.n_visible) <= boltzmann.MOST_ENUMERATED_UNITS:
         return {"exact": {"value": eqx.filter_jit(boltzmann.log_partition_exact)(rbm)}}
     forward_key, reverse_key = jax.random.split(key)
     path = {"base_visible_bias": base, "n_temperatures": n_temperatures}

@@ -14,7 +14,6 @@ from jax import Array
 from .. import boltzmann, data
 from .._checks import check_finite, check_positive
 from ..boltzmann import BernoulliRBM, CentredGradient, ContrastiveObjective
-from ..data._files import read_arrays
 from ._settings import Output, check_counts
 
 __all__ = ["Rows", "Settings", "check", "make_objective", "make_optimizer", "read_rows"]
@@ -236,7 +235,7 @@ def _read_file(path: Path) -> Array:
         )
     if not path.is_file():
         raise FileNotFoundError(f"data: expected a file, but there is none at {path}.")
-    arrays = [array for array in read_arrays(path).values() if array.dtype.kind in "biuf"]
+    arrays = [array for array in data.read_arrays(path).values() if array.dtype.kind in "biuf"]
     if len(arrays) != 1:
         raise ValueError(f"data: expected one array of real numbers in {path}, got {len(arrays)}.")
     values = arrays[0]

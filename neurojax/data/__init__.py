@@ -7,7 +7,7 @@ checked by digest.
 
 from ._binarized import binarized_mnist
 from ._digits import LabelledImages, mnist, mnist_subset
-from ._files import load_images
+from ._files import load_images, read_arrays
 from ._patches import (
     PatchSampler,
     grid_patches,
@@ -34,6 +34,7 @@ __all__ = [
     "normalize_variance",
     "olshausen_images",
     "random_patches",
+    "read_arrays",
     "remove_patch_mean",
     "remove_pixel_mean",
     "rescale_variance",

@@ -122,7 +122,7 @@ def code_histogram(
         ax.legend(frameon=False, loc="upper right")
     ax.set_yscale("log")
     share = 1 - active.size / max(len(values), 1)
-    ax.text(0.03, 0.95, f"{100 * share:.1f} % are zero", transform=ax.transAxes, va="top", color=INK)
+    ax.text(0.03, 0.84, f"{100 * share:.1f} % are zero", transform=ax.transAxes, va="top", color=INK)
     ax.set_xlim(-limit, limit)
     return tidy(ax, "coefficient", "density")
 

@@ -84,6 +84,7 @@ CASES = {
     "one row": (lambda: bm.BernoulliRBM.from_data(ZEROS[0], 3, KEY), r"data: expected 2 axes .*\(4,\)"),
     "no hidden unit": (lambda: bm.BernoulliRBM.from_data(ZEROS, 0, KEY), "n_hidden: .* ≥ 1, got 0"),
     "scale": (lambda: bm.BernoulliRBM.from_data(ZEROS, 3, KEY, scale=0.0), "scale: expected a number > 0"),
+    "no pseudo-count": (lambda: RBM.base_visible_bias(ZEROS, 0.0), "pseudo_count: expected a number > 0"),
     "base of other data": (lambda: RBM.base_visible_bias(ZEROS[:, :3]), "data: expected 4 numbers"),
     # Samples.
     "v of another size": (lambda: bm.free_energy(RBM, jnp.zeros(3)), r"v: expected 4 numbers.*\(3,\)"),
@@ -91,11 +92,14 @@ CASES = {
     "h of another size": (lambda: bm.energy(RBM, BASE, BASE), r"h: expected shape \(3,\).*\(4,\)"),
     "grey likelihood": (
         lambda: bm.log_likelihood(RBM, jnp.array([0, 1, 0.5, 1]), 0.0),
-        "v: expected states, each number 0 or 1, got 1 of 4 that are neither; binarise",
+        "v: expected a state of BernoulliRBM, got 1 of 4 numbers that are part of none.*binarise",
     ),
-    "two states on": (lambda: bm.log_likelihood(POTTS, jnp.ones(4), 0.0), "exactly one 1 in each group of 2"),
-    "grey pseudo-likelihood": (lambda: bm.pseudo_log_likelihood(RBM, BASE + 0.5, KEY), "v: expected states"),
-    "exact, grey": (lambda: bm.pseudo_log_likelihood_exact(RBM, BASE + 0.5), "v: expected states"),
+    "two states on": (
+        lambda: bm.log_likelihood(POTTS, jnp.ones(4), 0.0),
+        "state of PottsRBM, got 4 of 4 numbers",
+    ),
+    "grey pseudo-likelihood": (lambda: bm.pseudo_log_likelihood(RBM, BASE + 0.5, KEY), "v: expected a state"),
+    "exact, grey": (lambda: bm.pseudo_log_likelihood_exact(RBM, BASE + 0.5), "v: expected a state"),
     "Gaussian": (lambda: bm.pseudo_log_likelihood(GAUSSIAN, BASE, KEY), "binary visible units, got Gaussian"),
     "exact, Potts": (lambda: bm.pseudo_log_likelihood_exact(POTTS, BASE), "binary visible units, got Potts"),
     "gap of nothing": (lambda: bm.free_energy_gap(RBM, ZEROS, ZEROS[:0]), "validation: .*at least one row"),
@@ -112,7 +116,7 @@ CASES = {
     "base of another size": (lambda: ais(jnp.zeros(3)), r"base_visible_bias: expected shape \(4,\).*\(3,\)"),
     "base not finite": (lambda: ais(BASE + jnp.inf), "base_visible_bias: expected finite numbers, got 4"),
     "one sample": (lambda: reverse(ZEROS[:1]), r"samples: expected at least 2 rows .*\(1, 4\)"),
-    "grey samples": (lambda: reverse(GREY), "samples: expected states.*20 of 20"),
+    "grey samples": (lambda: reverse(GREY), "samples: expected a state.*20 of 20"),
     "other samples": (lambda: reverse(ZEROS[:, :3]), "samples: expected 4 numbers"),
     "one temperature back": (lambda: reverse(ZEROS, 1), "n_temperatures: .* ≥ 2, got 1"),
     # Learning.
@@ -124,8 +128,14 @@ CASES = {
     "no replica": (lambda: tempering().init(RBM, 0, KEY), "n_chains: .* ≥ 1, got 0"),
     "decay": (lambda: bm.ContrastiveObjective(weight_decay=-0.1), "weight_decay: expected a number ≥ 0"),
     "sparsity": (lambda: bm.ContrastiveObjective(sparsity=-1.0), "sparsity: expected a number ≥ 0"),
-    "sparsity's target": (lambda: bm.ContrastiveObjective(sparsity_target=1.5), "sparsity_target: .*1.5"),
-    "rate": (lambda: bm.CentredGradient(offset_rate=1.5), "offset_rate: expected a number"),
+    "sparsity's target": (
+        lambda: bm.ContrastiveObjective(sparsity_target=1.5),
+        r"sparsity_target: expected a number in \[0, 1\], got 1.5",
+    ),
+    "rate": (
+        lambda: bm.CentredGradient(offset_rate=1.5),
+        r"^offset_rate: expected a number in \[0, 1\], got 1.5",
+    ),
     "mean of other data": (
         lambda: bm.CentredGradient().init(RBM, 2, KEY, data_mean=jnp.zeros(3)),
         "data_mean: expected 4 numbers",
@@ -169,6 +179,7 @@ CASES = {
     ),
     # Labels.
     "label too large": (lambda: labels([0, 3]), r"labels: expected 0 to 2 \(n_classes\), got 0 to 3"),
+    "labels with fractions": (lambda: labels([0.0, 1.5]), "labels: expected whole numbers, got dtype float"),
     "negative label": (lambda: labels([-1, 0]), r"labels: expected 0 to 2 \(n_classes\), got -1 to 0"),
     "number of labels": (
         lambda: labels([1]),

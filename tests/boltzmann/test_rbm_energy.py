@@ -33,7 +33,7 @@ def dtype(request):
     return request.param
 
 
-def close(came, expected, dtype, factor=1):
+def assert_close(came, expected, dtype, factor=1):
     tolerance = factor * (3e-6 if dtype == "float32" else 1e-13)
     assert came.dtype == dtype
     np.testing.assert_allclose(came, expected, rtol=tolerance, atol=tolerance)
@@ -44,16 +44,16 @@ def test_bernoulli_machine(dtype):
     truth = enumerate_rbm(*parameters(rbm))
     v, h = jnp.asarray(truth.v, dtype), jnp.asarray(truth.h, dtype)
     joint = -np.log(truth.joint) - truth.log_z
-    close(energies(rbm, v, h), joint, dtype, 10)
-    close(free_energies(rbm, v), -truth.log_p - truth.log_z, dtype, 5)
-    close(hidden_probabilities(rbm, v), truth.hidden_given_visible, dtype)
+    assert_close(energies(rbm, v, h), joint, dtype, 10)
+    assert_close(free_energies(rbm, v), -truth.log_p - truth.log_z, dtype, 5)
+    assert_close(hidden_probabilities(rbm, v), truth.hidden_given_visible, dtype)
     on = truth.joint.T @ truth.v / truth.joint.sum(axis=0)[:, None]
-    close(visible_probabilities(rbm, h), on, dtype)
+    assert_close(visible_probabilities(rbm, h), on, dtype)
     # The mean field of a grey input, one scalar at a time.
     w, b, c = parameters(rbm)
     hidden = [1 / (1 + np.exp(-(c[j] + sum(0.3 * w[i, j] for i in range(7))))) for j in range(5)]
     visible = [1 / (1 + np.exp(-(b[i] + sum(w[i, j] * hidden[j] for j in range(5))))) for i in range(7)]
-    close(mean_field(rbm, jnp.full((1, 7), 0.3, dtype))[0], visible, dtype)
+    assert_close(mean_field(rbm, jnp.full((1, 7), 0.3, dtype))[0], visible, dtype)
 
 
 def test_potts_machine(dtype):
@@ -62,10 +62,12 @@ def test_potts_machine(dtype):
     truth = enumerate_rbm(*parameters(rbm), v=one_hot_states(3, 3))
     assert truth.v.shape == (27, 9)
     v, h = jnp.asarray(truth.v, dtype), jnp.asarray(truth.h, dtype)
-    close(energies(rbm, v, h), -np.log(truth.joint) - truth.log_z, dtype, 10)
-    close(free_energies(rbm, v), -truth.log_p - truth.log_z, dtype, 5)
-    close(hidden_probabilities(rbm, v), truth.hidden_given_visible, dtype)
-    close(visible_probabilities(rbm, h), truth.joint.T @ truth.v / truth.joint.sum(axis=0)[:, None], dtype)
+    assert_close(energies(rbm, v, h), -np.log(truth.joint) - truth.log_z, dtype, 10)
+    assert_close(free_energies(rbm, v), -truth.log_p - truth.log_z, dtype, 5)
+    assert_close(hidden_probabilities(rbm, v), truth.hidden_given_visible, dtype)
+    assert_close(
+        visible_probabilities(rbm, h), truth.joint.T @ truth.v / truth.joint.sum(axis=0)[:, None], dtype
+    )
 
 
 def gaussian_rbm(dtype, seed=2, n_visible=2, n_hidden=3):
@@ -84,18 +86,20 @@ def grid(n_points=241, width=12.0):
 
 def test_gaussian_machine_against_quadrature(dtype):
     rbm, variance = gaussian_rbm(dtype)
-    close(rbm.variance, variance, dtype)
+    assert_close(rbm.variance, variance, dtype)
     v, area = grid()
     h = binary_states(3)
     minus_e = negative_energies(*parameters(rbm), v, h, variance)
     few = np.arange(0, len(v), 5003)
     rows = jnp.asarray(v[few], dtype)
-    close(energies(rbm, rows, jnp.asarray(h, dtype)), -minus_e[few], dtype, 10)
-    close(free_energies(rbm, rows), -np.logaddexp.reduce(minus_e[few], axis=1), dtype, 10)
-    close(hidden_probabilities(rbm, rows), hidden_means(*parameters(rbm), v[few], variance), dtype, 10)
+    assert_close(energies(rbm, rows, jnp.asarray(h, dtype)), -minus_e[few], dtype, 10)
+    assert_close(free_energies(rbm, rows), -np.logaddexp.reduce(minus_e[few], axis=1), dtype, 10)
+    assert_close(hidden_probabilities(rbm, rows), hidden_means(*parameters(rbm), v[few], variance), dtype, 10)
     joint = np.exp(minus_e)  # the trapezoid rule on a wide grid is exact to rounding for normal densities
-    close(visible_probabilities(rbm, jnp.asarray(h, dtype)), joint.T @ v / joint.sum(0)[:, None], dtype, 30)
-    close(jax.jit(bm.log_partition_exact)(rbm), np.log(joint.sum() * area), dtype, 30)
+    assert_close(
+        visible_probabilities(rbm, jnp.asarray(h, dtype)), joint.T @ v / joint.sum(0)[:, None], dtype, 30
+    )
+    assert_close(jax.jit(bm.log_partition_exact)(rbm), np.log(joint.sum() * area), dtype, 30)
     # The spread of v given h is the variance, however the weights are scaled.
     spread = joint.T @ v**2 / joint.sum(0)[:, None] - (joint.T @ v / joint.sum(0)[:, None]) ** 2
     np.testing.assert_allclose(spread, np.broadcast_to(variance, spread.shape), rtol=1e-9)
@@ -113,7 +117,7 @@ def test_extreme_inputs_are_finite(dtype, kind):
     v = 1e4 * (2 * v - 1) if kind == "gaussian" else v
     variance = 0.5 * np.ones(4) if kind == "gaussian" else None
     minus_e = negative_energies(*parameters(rbm), np.asarray(v, float), binary_states(3), variance)
-    close(free_energies(rbm, v), -np.logaddexp.reduce(minus_e, axis=1), dtype, 10)
+    assert_close(free_energies(rbm, v), -np.logaddexp.reduce(minus_e, axis=1), dtype, 10)
     for leaf in jax.tree.leaves(free_energy_gradients(rbm, v)):
         assert np.isfinite(leaf).all()
 
@@ -123,7 +127,7 @@ def test_inputs_of_ten_thousand_of_either_sign(dtype):
         big = jnp.full((3, 2), sign * 1e4, dtype)
         rbm = bm.BernoulliRBM(big, big[:, 0], big[0])
         expected = -3e4 - 2 * 4e4 if sign == 1 else 3e4  # softplus(x) is x, or 0
-        close(free_energies(rbm, jnp.ones((1, 3), dtype))[0], expected, dtype)
+        assert_close(free_energies(rbm, jnp.ones((1, 3), dtype))[0], expected, dtype)
         gradient, _ = free_energy_gradients(rbm, jnp.ones((1, 3), dtype))
         assert np.all(gradient.weights == (-1 if sign == 1 else 0))
 
@@ -131,11 +135,11 @@ def test_inputs_of_ten_thousand_of_either_sign(dtype):
 def test_many_are_the_loop_over_one(dtype):
     rbm = bernoulli_rbm(4, 6, 5, dtype=dtype)
     v = jnp.asarray(binary_states(6)[::9], dtype)
-    close(free_energies(rbm, v), [float(free_energy(rbm, row)) for row in v], dtype)
+    assert_close(free_energies(rbm, v), [float(free_energy(rbm, row)) for row in v], dtype)
     machines = [bernoulli_rbm(seed, 6, 5, dtype=dtype) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *machines)
     many = jax.jit(jax.vmap(lambda rbm: bm.free_energy(rbm, v[1])))(stacked)
-    close(many, [float(free_energy(rbm, v[1])) for rbm in machines], dtype)
+    assert_close(many, [float(free_energy(rbm, v[1])) for rbm in machines], dtype)
     keys = jax.random.split(jax.random.key(0), len(v))
     steps = jax.jit(jax.vmap(bm.gibbs_step, (None, 0, 0)))(rbm, v, keys)
     loop = [gibbs_step(rbm, row, key) for row, key in zip(v, keys, strict=True)]

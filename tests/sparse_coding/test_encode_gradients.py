@@ -10,7 +10,7 @@ import optax
 import pytest
 from conftest import random_problem
 from conftest_encode import SOLVERS
-from conftest_gradients import close, compiled, dot, modes, moved, repeat, row, stack
+from conftest_gradients import assert_close, compiled, dot, modes, moved, repeat, row, stack
 from jax.flatten_util import ravel_pytree
 from sklearn.linear_model import Lasso
 
@@ -106,7 +106,7 @@ def derivatives(solver: str, penalty: str, mode):
     return *compiled(lambda points: jax.lax.map(one, points))(stack(points)), directions
 
 
-def check(solver, penalty, mode):
+def assert_finite_differences(solver, penalty, mode):
     solution, slope, directions = derivatives(solver, penalty, mode)
     assert np.all(solution.status == Status.converged)
     support = solution.value[0] != 0
@@ -116,7 +116,7 @@ def check(solver, penalty, mode):
     ends = solution.value @ WEIGHT
     for i, direction in enumerate(directions):
         numeric = (ends[2 * i + 1] - ends[2 * i + 2]) / (2 * STEP)
-        close(dot(row(slope, 0), direction), numeric, rtol=1e-6, atol=2e-9)
+        assert_close(dot(row(slope, 0), direction), numeric, rtol=1e-6, atol=2e-9)
 
 
 # Every penalty, in parameters of both shapes, and every solver.
@@ -142,12 +142,12 @@ UNROLLED = [pytest.param(*pair, marks=[] if pair[1] in QUICK else pytest.mark.sl
 
 @pytest.mark.parametrize(("solver", "penalty"), PAIRS)
 def test_implicit_is_finite_differences(solver, penalty):
-    check(solver, penalty, Implicit())
+    assert_finite_differences(solver, penalty, Implicit())
 
 
 @pytest.mark.parametrize(("solver", "penalty"), UNROLLED)
 def test_unrolled_is_finite_differences(solver, penalty):
-    check(solver, penalty, Unrolled())
+    assert_finite_differences(solver, penalty, Unrolled())
 
 
 def test_l1_derivatives_are_the_closed_form_on_the_support():
@@ -157,9 +157,9 @@ def test_l1_derivatives_are_the_closed_form_on_the_support():
     support = code != 0
     atoms, error = base.atoms[support], base.x - code @ base.atoms
     dual = np.linalg.solve(atoms @ atoms.T, WEIGHT[support])
-    close(slope.x[0], dual @ atoms)
-    close(slope.penalty.strength[0], -dual @ np.sign(code[support]))
-    close(slope.atoms[0][support], np.outer(dual, error) - np.outer(code[support], dual @ atoms))
+    assert_close(slope.x[0], dual @ atoms)
+    assert_close(slope.penalty.strength[0], -dual @ np.sign(code[support]))
+    assert_close(slope.atoms[0][support], np.outer(dual, error) - np.outer(code[support], dual @ atoms))
     assert not np.any(slope.atoms[0][~support])
 
 
@@ -178,8 +178,8 @@ def test_implicit_hessian_is_finite_differences_of_gradients(penalty):
     direction = np.random.default_rng(4).normal(size=at.size) * 0.3
     matrix = hessian(at)
     numeric = (slope(at + STEP * direction) - slope(at - STEP * direction)) / (2 * STEP)
-    close(matrix @ direction, numeric, rtol=1e-6, atol=1e-6 * np.max(np.abs(numeric)))
-    close(matrix, matrix.T, rtol=1e-7, atol=1e-7 * np.max(np.abs(matrix)))
+    assert_close(matrix @ direction, numeric, rtol=1e-6, atol=1e-6 * np.max(np.abs(numeric)))
+    assert_close(matrix, matrix.T, rtol=1e-7, atol=1e-7 * np.max(np.abs(matrix)))
 
 
 def test_unrolled_is_the_derivative_of_the_trajectory():
@@ -202,7 +202,7 @@ def test_unrolled_is_the_derivative_of_the_trajectory():
 
     ((value, status), slope), expected = both(base, start, np.array(0.1))
     assert status == Status.max_steps_reached and np.all(slope[1] != 0) and slope[2] != 0
-    jax.tree.map(partial(close, rtol=1e-12, atol=1e-13), (value, slope), expected)
+    jax.tree.map(partial(assert_close, rtol=1e-12, atol=1e-13), (value, slope), expected)
 
 
 class Sample(NamedTuple):
@@ -291,7 +291,7 @@ def test_codes_with_equal_or_forbidden_atoms_have_the_closed_form(mode):
         support = (code != 0) & ~((i == TWINS) & (np.arange(ATOMS) == 1))
         atoms = sample.atoms[support]
         dual = np.linalg.solve(atoms @ atoms.T, sample.weight[support])
-        close(slope.x[i], dual @ atoms, rtol=1e-6)
+        assert_close(slope.x[i], dual @ atoms, rtol=1e-6)
 
 
 def test_a_direction_that_equal_atoms_leave_open_is_damped_and_named():
@@ -302,7 +302,7 @@ def test_a_direction_that_equal_atoms_leave_open_is_damped_and_named():
     system = gram + 1e-3 / STEP_SIZE * np.eye(len(gram))
     dual = np.linalg.solve(system, batch.weight[APART][support])
     np.testing.assert_allclose(np.linalg.norm(dual), np.sqrt(2) * STEP_SIZE / 1e-3, rtol=1e-6)
-    close(slope.strength[APART][support], -dual * np.sign(solution.value[APART][support]), rtol=1e-6)
+    assert_close(slope.strength[APART][support], -dual * np.sign(solution.value[APART][support]), rtol=1e-6)
 
     def report(sample, value):
         problem = make_problem(Dictionary(sample.atoms), sample.x, L1(sample.strength), step_size=STEP_SIZE)
