@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._checks import check_finite, check_rank, check_real, check_size, is_concrete
+from .._checks import check_real, check_rows, is_concrete
 
-__all__ = ["check_data", "check_limits", "check_states", "check_visible"]
+__all__ = ["check_data", "check_states", "check_visible"]
 
 
 def check_visible(name: str, rbm, v) -> None:
@@ -16,17 +16,6 @@ def check_visible(name: str, rbm, v) -> None:
     if np.ndim(v) == 0 or np.shape(v)[-1] != rbm.n_visible:
         raise ValueError(
             f"{name}: expected {rbm.n_visible} numbers, one for each visible unit, got shape {np.shape(v)}."
-        )
-
-
-def check_limits(name: str, v, limits: tuple[float, float]) -> None:
-    """Raise ``ValueError`` if a concrete ``v`` has values outside ``limits``."""
-    if not is_concrete(v) or not np.size(v):
-        return
-    least, largest = np.min(v), np.max(v)
-    if not (limits[0] <= least and largest <= limits[1]):
-        raise ValueError(
-            f"{name}: expected numbers in [{limits[0]:g}, {limits[1]:g}], got {least:.4g} to {largest:.4g}."
         )
 
 
@@ -46,14 +35,5 @@ def check_states(name: str, rbm, v) -> None:
 
 def check_data(name: str, data, rbm=None, limits: tuple[float, float] | None = None) -> Array:
     """Return rows of data as an array, or raise ``ValueError`` for what cannot be data of the machine."""
-    data = jnp.asarray(data)
-    check_rank(name, data, "samples visible")
-    check_real(name, data)
-    if not data.shape[0]:
-        raise ValueError(f"{name}: expected at least one row, got shape {data.shape}.")
-    if rbm is not None:
-        check_size(name, data, 1, rbm.n_visible, "numbers, one for each visible unit,")
-    check_finite(name, data)
-    if limits is not None:
-        check_limits(name, data, limits)
-    return data
+    n_visible = None if rbm is None else rbm.n_visible
+    return check_rows(name, data, n_visible, "numbers, one for each visible unit,", limits)

@@ -18,7 +18,7 @@ from ._energy import hidden_probabilities
 from ._labels import clamped_gibbs_step
 from ._learning import ContrastiveObjective
 from ._models import AbstractRBM, BernoulliRBM
-from ._random import bernoulli
+from .._random import bernoulli
 
 __all__ = ["DeepBeliefNetwork", "fit_deep_belief_network"]
 

@@ -8,7 +8,7 @@ from .._checks import check_real, check_shape
 from .._types import PRNGKey, Scalar
 from ._checks import check_visible
 from ._models import AbstractRBM
-from ._random import bernoulli
+from .._random import bernoulli
 
 __all__ = [
     "energy",

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._checks import check_nonnegative, check_share
 from .._precision import product
+from .._terms import activity_divergence, is_zero
 from .._trees import constant
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective, AbstractObjective
@@ -90,24 +91,11 @@ class ContrastiveObjective(AbstractObjective):
         data_energy = jnp.mean(free_energies(model, batch))
         loss = data_energy - jnp.mean(free_energies(model, samples))
         activity = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)
-        if not _is_zero(self.weight_decay):
+        if not is_zero(self.weight_decay):
             loss = loss + 0.5 * self.weight_decay * jnp.sum(model.weights**2)
-        if not _is_zero(self.sparsity):
-            loss = loss + self.sparsity * _divergence(self.sparsity_target, activity)
+        if not is_zero(self.sparsity):
+            loss = loss + self.sparsity * activity_divergence(self.sparsity_target, activity)
         return loss, (state, {"free_energy": data_energy, "hidden_activity": jnp.mean(activity), **metrics})
-
-
-def _is_zero(strength) -> bool:
-    """Return whether a term is left out of the program, rather than multiplied by 0."""
-    return isinstance(strength, float | int) and strength == 0
-
-
-def _divergence(target, activity: Array) -> Scalar:
-    """Return Σⱼ KL(target ‖ activityⱼ), activities held off 0 and 1."""
-    tiny = jnp.finfo(activity.dtype).eps
-    q, target = jnp.clip(activity, tiny, 1 - tiny), jnp.asarray(target, activity.dtype)
-    entropies = jax.scipy.special.rel_entr(target, q) + jax.scipy.special.rel_entr(1 - target, 1 - q)
-    return jnp.sum(entropies)
 
 
 class CentredState(NamedTuple):

@@ -13,7 +13,7 @@ from .._checks import check_at_least, check_positive, check_rank, check_real, ch
 from .._precision import product
 from .._types import PRNGKey
 from ._checks import check_data
-from ._random import bernoulli
+from .._random import bernoulli
 
 __all__ = ["AbstractRBM", "BernoulliRBM", "GaussianBernoulliRBM", "PottsRBM"]
 

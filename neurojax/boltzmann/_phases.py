@@ -13,7 +13,7 @@ from .._checks import check_at_least
 from .._types import PRNGKey, Scalar
 from ._models import AbstractRBM
 from ._path import TemperedPath
-from ._random import bernoulli
+from .._random import bernoulli
 
 __all__ = [
     "AbstractNegativePhase",

@@ -1,11 +1,11 @@
-"""Draws of binary units: the hidden cost of Gibbs sampling."""
+"""Draws of binary units: the hidden cost of sampling."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._types import PRNGKey
+from ._types import PRNGKey
 
 __all__ = ["bernoulli"]
 
