@@ -1,11 +1,25 @@
-"""Figures that describe codes and reconstructions, whatever model they come from."""
+"""Figures that describe codes, reconstructions and classifications, whatever model they come from."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._types import Scalar
 
-__all__ = ["dead_fraction", "explained_variance", "n_active"]
+__all__ = ["classification_error", "dead_fraction", "explained_variance", "n_active"]
+
+
+def classification_error(
+    scores: Float[ArrayLike, "samples classes"], labels: Int[ArrayLike, " samples"]
+) -> Scalar:
+    """Compute the share of samples whose largest score is not that of their label; of equal ones the first.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(classification_error(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([0, 1])))
+        0.5
+    """
+    scores = jnp.asarray(scores)
+    return jnp.mean(jnp.argmax(scores, axis=1) != jnp.asarray(labels), dtype=scores.dtype)
 
 
 def explained_variance(

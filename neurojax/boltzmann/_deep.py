@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import check_at_least, check_size
+from .._random import bernoulli
 from .._types import PRNGKey
 from ..training import Checkpoint, fit
 from ._checks import check_data
@@ -18,7 +19,6 @@ from ._energy import hidden_probabilities
 from ._labels import clamped_gibbs_step
 from ._learning import ContrastiveObjective
 from ._models import AbstractRBM, BernoulliRBM
-from .._random import bernoulli
 
 __all__ = ["DeepBeliefNetwork", "fit_deep_belief_network"]
 

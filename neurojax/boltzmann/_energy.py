@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_real, check_shape
+from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ._checks import check_visible
 from ._models import AbstractRBM
-from .._random import bernoulli
 
 __all__ = [
     "energy",

@@ -11,9 +11,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import check_at_least, check_positive, check_rank, check_real, check_shape, is_concrete
 from .._precision import product
+from .._random import bernoulli
 from .._types import PRNGKey
 from ._checks import check_data
-from .._random import bernoulli
 
 __all__ = ["AbstractRBM", "BernoulliRBM", "GaussianBernoulliRBM", "PottsRBM"]
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_finite, check_real, check_shape
+from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ._models import AbstractRBM
-from .._random import bernoulli
 
 __all__ = ["TemperedPath"]
 

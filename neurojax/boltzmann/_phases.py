@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._checks import check_at_least
+from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ._models import AbstractRBM
 from ._path import TemperedPath
-from .._random import bernoulli
 
 __all__ = [
     "AbstractNegativePhase",

@@ -1,0 +1,78 @@
+"""Dense layers of the family: Equinox's, started as the literature does, and their transposes."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._checks import check_at_least
+from .._precision import product
+from .._types import PRNGKey
+
+__all__ = ["TiedLinear", "affine", "check_layers", "dense_layer", "dense_layers", "run_layers"]
+
+
+class TiedLinear(eqx.Module):
+    """A decoder's layer whose weights are the transpose of an encoder's; only the bias is its own.
+
+    Attributes:
+        bias: one number for each unit that it feeds.
+    """
+
+    bias: Float[Array, " features"]
+
+    def __call__(self, y: Float[Array, " units"], layer: eqx.nn.Linear) -> Float[Array, " features"]:
+        """Return y @ layer.weight + bias; the gradient reaches ``layer.weight`` from here as well."""
+        return product(y, layer.weight) + self.bias
+
+
+def dense_layer(n_in: int, n_out: int, key: PRNGKey, gain: float, dtype) -> eqx.nn.Linear:
+    """Return a layer with weights uniform in ±gain·√(6/(n_in + n_out)) and biases 0."""
+    bound = gain * (6 / (n_in + n_out)) ** 0.5
+    weight = jax.random.uniform(key, (n_out, n_in), dtype, -bound, bound)
+    layer = eqx.nn.Linear(n_in, n_out, dtype=dtype, key=key)
+    return eqx.tree_at(lambda new: (new.weight, new.bias), layer, (weight, jnp.zeros(n_out, dtype)))
+
+
+def dense_layers(
+    sizes: Sequence[int], key: PRNGKey, activation: Callable, dtype
+) -> tuple[eqx.nn.Linear, ...]:
+    """Return layers between neighbouring sizes, started for the activation that follows each.
+
+    Reference:
+        Glorot & Bengio 2010, eq. 16, and four times that for the logistic sigmoid.
+    """
+    for size in sizes:
+        check_at_least("sizes", size, 1)
+    gain = 4.0 if activation is jax.nn.sigmoid else 1.0
+    pairs = itertools.pairwise(sizes)
+    return tuple(
+        dense_layer(n_in, n_out, jax.random.fold_in(key, i), gain, dtype)
+        for i, (n_in, n_out) in enumerate(pairs)
+    )
+
+
+def affine(layer: eqx.nn.Linear, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    """Return layer.weight @ x + layer.bias; a GPU does not round it to tf32, nor its gradient."""
+    with jax.default_matmul_precision("highest"):
+        return layer(x)
+
+
+def run_layers(layers: Sequence[eqx.nn.Linear], activation: Callable, x: Float[Array, " in"]) -> Array:
+    """Return what comes out of layers that are each followed by the activation."""
+    for layer in layers:
+        x = activation(affine(layer, x))
+    return x
+
+
+def check_layers(name: str, layers: Sequence[eqx.nn.Linear]) -> None:
+    """Raise ``ValueError`` unless each layer takes as many numbers as the one before it gives."""
+    for i, (one, next_one) in enumerate(itertools.pairwise(layers)):
+        if next_one.in_features != one.out_features:
+            raise ValueError(
+                f"{name}: expected layer {i + 1} to take {one.out_features} numbers, as layer {i} gives, "
+                f"got {next_one.in_features}."
+            )

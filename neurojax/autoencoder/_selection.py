@@ -1,0 +1,231 @@
+"""Which units of a sparse autoencoder are active, given what the encoder computed."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._checks import check_at_least, check_positive
+from .._types import Scalar
+
+__all__ = ["AbstractSelection", "BatchTopK", "JumpReLU", "ReLU", "TopK", "jump_relu", "top_k", "top_k_batch"]
+
+Units = Float[Array, " units"]
+UnitsOfBatch = Float[Array, "batch units"]
+
+
+def top_k(activations: Units, k: int) -> Units:
+    """Keep the k largest activations as they are, and put 0 for the others.
+
+    Exactly k units are kept; of equal ones those that come first. Nothing is cut off at 0.
+
+    Args:
+        activations: of one datum.
+        k: from 1 to the number of units.
+
+    Gradient: 1 for the units kept, 0 for the others.
+
+    Reference:
+        Makhzani & Frey 2014, k-sparse autoencoders.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> top_k(jnp.array([3.0, 1.0, 2.0, 2.0]), 2)
+        Array([3., 0., 2., 0.], dtype=float32)
+    """
+    _check_k(k, activations.shape[0])
+    values, places = lax.top_k(activations, k)
+    return jnp.zeros_like(activations).at[places].set(values, unique_indices=True)
+
+
+def top_k_batch(activations: UnitsOfBatch, k: int) -> UnitsOfBatch:
+    """Keep the k·batch largest activations of a whole batch, so k a datum on average; 0 for the others.
+
+    Args:
+        activations: of a batch.
+        k: from 1 to the number of units.
+
+    Reference:
+        Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> top_k_batch(jnp.array([[3.0, 4.0, 5.0], [0.0, 2.0, 1.0]]), 1)
+        Array([[0., 4., 5.],
+               [0., 0., 0.]], dtype=float32)
+    """
+    n_rows, n_units = activations.shape
+    _check_k(k, n_units)
+    return top_k(activations.reshape(-1), k * n_rows).reshape(activations.shape)
+
+
+def _check_k(k: int, n_units: int) -> None:
+    check_at_least("k", k, 1)
+    if k > n_units:
+        raise ValueError(f"k: expected at most the {n_units} units there are, got {k}.")
+
+
+@jax.custom_jvp
+def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -> Units:
+    """Compute a where a > threshold, else 0.
+
+    Args:
+        activations: a.
+        threshold: of each unit.
+        bandwidth: ε of the pseudo-gradient, > 0.
+
+    Gradient: in a, 1 where a > threshold; in the threshold, which the function jumps at, the
+    pseudo-gradient −(threshold/ε)·[|a − threshold| < ε/2], whose mean over data is that of the mean loss
+    smoothed by a box of width ε.
+
+    Reference:
+        Rajamanoharan et al. 2024, Jumping ahead: improving reconstruction fidelity with JumpReLU sparse
+        autoencoders, eq. 11.
+    """
+    return jnp.where(activations > threshold, activations, 0)
+
+
+@jump_relu.defjvp
+def _jump_relu_jvp(primals, tangents):
+    (a, threshold, bandwidth), (d_a, d_threshold, _) = primals, tangents
+    slope = -threshold * _box(a - threshold, bandwidth)
+    return jump_relu(a, threshold, bandwidth), jnp.where(a > threshold, d_a, 0) + slope * d_threshold
+
+
+@jax.custom_jvp
+def _is_above(activations, threshold, bandwidth):
+    return (activations > threshold).astype(activations.dtype)
+
+
+@_is_above.defjvp
+def _is_above_jvp(primals, tangents):
+    (a, threshold, bandwidth), (_, d_threshold, _) = primals, tangents
+    return _is_above(a, threshold, bandwidth), -_box(a - threshold, bandwidth) * d_threshold
+
+
+def _box(distance, bandwidth):
+    return jnp.where(jnp.abs(distance) < bandwidth / 2, 1 / bandwidth, 0).astype(distance.dtype)
+
+
+class AbstractSelection(eqx.Module):
+    """From the encoder's numbers to a code that is mostly 0."""
+
+    @abstractmethod
+    def __call__(self, activations: Units) -> Units:
+        """Return the code of one datum."""
+
+    def select_batch(self, activations: UnitsOfBatch) -> UnitsOfBatch:
+        """Return the codes of a batch as learning takes them."""
+        return jax.vmap(self)(activations)
+
+    def check_size(self, n_units: int) -> None:
+        """Raise ``ValueError`` if there are too few units."""
+
+
+class ReLU(AbstractSelection):
+    """max(a, 0); how many units are active is left to an L1 penalty."""
+
+    def __call__(self, activations):
+        """Return max(a, 0)."""
+        return jax.nn.relu(activations)
+
+
+class TopK(AbstractSelection):
+    """The k largest activations of each datum, as they are (`top_k`).
+
+    Attributes:
+        k: active units a datum.
+
+    Reference:
+        Makhzani & Frey 2014; Gao et al. 2024, Scaling and evaluating sparse autoencoders.
+    """
+
+    k: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_at_least("k", self.k, 1)
+
+    def __call__(self, activations):
+        """Return the code of one datum."""
+        return top_k(activations, self.k)
+
+    def check_size(self, n_units):
+        """Raise ``ValueError`` if k is larger than the number of units."""
+        _check_k(self.k, n_units)
+
+
+class BatchTopK(AbstractSelection):
+    """While learning, the k·batch largest positive activations of a batch; of one datum, those above a limit.
+
+    Attributes:
+        k: active units a datum, on average.
+        threshold: at inference; `SparseAutoencoderUpkeep` keeps it at the mean over batches of the smallest
+            activation that was kept. Learning's gradient does not see it.
+
+    Reference:
+        Bussmann et al. 2024, eqs. 3-5.
+    """
+
+    k: int = eqx.field(static=True)
+    threshold: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.zeros(()), converter=jnp.asarray)
+
+    def __check_init__(self):
+        check_at_least("k", self.k, 1)
+
+    def __call__(self, activations):
+        """Return a where a is positive and at least the threshold, else 0."""
+        threshold = lax.stop_gradient(self.threshold).astype(activations.dtype)
+        return jnp.where((activations >= threshold) & (activations > 0), activations, 0)
+
+    def select_batch(self, activations):
+        """Return max(a, 0) of the k·batch largest."""
+        return top_k_batch(jax.nn.relu(activations), self.k)
+
+    def check_size(self, n_units):
+        """Raise ``ValueError`` if k is larger than the number of units."""
+        _check_k(self.k, n_units)
+
+
+class JumpReLU(AbstractSelection):
+    """a where a is above its unit's threshold, else 0, the thresholds learned (`jump_relu`).
+
+    Attributes:
+        log_threshold: log of each threshold, so that they stay positive.
+        bandwidth: of the pseudo-gradient, > 0, in units of a. Too narrow a one sees no data and the
+            thresholds stay where they are.
+
+    Reference:
+        Rajamanoharan et al. 2024.
+    """
+
+    log_threshold: Float[Array, " units"]
+    bandwidth: Scalar | float = 0.05
+
+    def __check_init__(self):
+        check_positive("bandwidth", self.bandwidth)
+
+    @classmethod
+    def from_threshold(cls, n_units: int, threshold: float = 0.05, bandwidth: float = 0.05) -> "JumpReLU":
+        """Start all thresholds at one number > 0."""
+        check_at_least("n_units", n_units, 1)
+        check_positive("threshold", threshold)
+        return cls(jnp.full(n_units, jnp.log(threshold)), bandwidth)
+
+    def __call__(self, activations):
+        """Return the code of one datum."""
+        return jump_relu(activations, jnp.exp(self.log_threshold), self.bandwidth)
+
+    def n_active(self, activations: Units) -> Scalar:
+        """Count the units above their thresholds, with the pseudo-gradient −(1/ε)·[|a − threshold| < ε/2]."""
+        return jnp.sum(_is_above(activations, jnp.exp(self.log_threshold), self.bandwidth))
+
+    def check_size(self, n_units):
+        """Raise ``ValueError`` for another number of units."""
+        if self.log_threshold.shape != (n_units,):
+            raise ValueError(
+                f"log_threshold: expected shape ({n_units},), one for each unit, got "
+                f"{self.log_threshold.shape}."
+            )
