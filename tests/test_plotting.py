@@ -31,16 +31,22 @@ CALLS = {
     "gabor_fits": (ATOMS, 0.9 * ATOMS, SHAPE),
     "gabor_shapes": (np.array([0.2, 0.3]), np.array([0.4, 0.5])),
     "history": (np.arange(10), np.linspace(2, 1, 10)),
+    "hourglass": ([256, 100, 256],),
     "image_sheet": (RNG.random((3, 5, 6)),),
+    "latent_scatter": (np.eye(2), np.array([0, 3])),
     "lca_trajectories": (TIMES, RNG.standard_normal((5, 4))),
+    "manifold": (np.eye(6).reshape(3, 2, 3, 2),),
     "network_diagram": (256, 100),
     "orientation_frequency": (np.array([0.0, 90.0]), np.array([0.1, 0.2])),
     "penalties": (X, {"|x|": np.abs(X)}),
     "reconstructions": (ATOMS, 0.9 * ATOMS, SHAPE),
+    "spectrum": ({"plain": np.array([[2.0, 1.0], [0.5, 3.0]])},),
     "thresholds": (X, {"soft": np.sign(X) * np.maximum(np.abs(X) - 1, 0)}),
     "unit_activity": (CODES,),
 }
-WITHOUT_AXES = {"atom_grid", "gabor_fits", "image_sheet", "network_diagram", "reconstructions"}
+WITHOUT_AXES = {
+    "atom_grid", "gabor_fits", "hourglass", "image_sheet", "manifold", "network_diagram", "reconstructions",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +88,8 @@ def test_each_returns_its_axes_drawn_and_labelled_and_leaves_pyplot_alone(name, 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_without_axes_each_makes_one_new_figure_and_takes_jax_arrays(name):
-    as_jax = lambda value: jnp.asarray(value, jnp.float32) if isinstance(value, np.ndarray) else value  # noqa: E731
-    ax = getattr(plotting, name)(*map(as_jax, CALLS[name]))
+    arguments = [jnp.asarray(value) if isinstance(value, np.ndarray) else value for value in CALLS[name]]
+    ax = getattr(plotting, name)(*arguments)
     try:
         assert plt.get_fignums() == [ax.figure.number]
         assert "ax" in inspect.signature(getattr(plotting, name)).parameters

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import equinox as eqx
@@ -12,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neurojax.runs import RunFolder, changed_settings, create_run, load, open_run, plain_settings, save
+from neurojax.runs import (
+    RunFolder,
+    changed_settings,
+    create_run,
+    load,
+    load_arrays,
+    open_run,
+    plain_settings,
+    save,
+    save_arrays,
+)
 
 
 class Layer(eqx.Module):
@@ -151,6 +162,131 @@ def test_a_failed_save_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save(path, layer(bias=jnp.zeros(3)))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model.npz"]
+
+
+# Parameters as plain arrays
+
+
+def network():
+    return {
+        "encoder": [layer(), layer(bias=jnp.zeros(0, int))],
+        "file": np.arange(3.0),
+        "key": jax.random.key(7),
+        "scale": 2.0,
+        "none": None,
+    }
+
+
+ENTRIES = {
+    "encoder.0.weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "encoder.0.bias": np.ones(3, np.float32),
+    "encoder.1.weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "encoder.1.bias": np.zeros(0, np.int32),
+    "file": np.arange(3.0),
+    "key": np.array([0, 7], np.uint32),
+}
+
+
+def test_arrays_are_read_by_numpy_under_their_dotted_names(tmp_path):
+    path = tmp_path / "arrays.npz"
+    save_arrays(path, network())
+    with np.load(path, allow_pickle=False) as file:
+        stored = {name: file[name] for name in file.files}
+    assert eqx.tree_equal(stored, ENTRIES, typematch=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays.npz"]
+
+
+def test_arrays_that_numpy_wrote_fill_a_model_and_the_rest_is_its_own(tmp_path):
+    path = tmp_path / "arrays.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in reversed(ENTRIES.items()):
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.save(entry, array)
+    empty = jax.tree.map(lambda leaf: leaf * 0 if isinstance(leaf, np.ndarray) else leaf, network())
+    empty["key"], empty["scale"] = jax.random.key(0), 3.0
+    loaded = load_arrays(path, empty)
+    assert eqx.tree_equal(loaded, {**network(), "scale": 3.0}, typematch=True)
+    shapes = eqx.filter_eval_shape(lambda: {**network(), "file": jnp.zeros(3)})
+    with pytest.raises(ValueError, match=r"leaf file: expected float32\[3\], got float64\[3\]"):
+        load_arrays(path, shapes)
+
+
+def test_arrays_of_doubles_come_back_and_are_never_cast(tmp_path, x64):
+    path, model = tmp_path / "arrays.npz", {"w": jnp.array([1 / 3], jnp.float64)}
+    save_arrays(path, model)
+    assert eqx.tree_equal(load_arrays(path, eqx.filter_eval_shape(lambda: model)), model, typematch=True)
+    save_arrays(path, {"w": jnp.ones(1, jnp.float32)})
+    with pytest.raises(ValueError, match=r"leaf w: expected float64\[1\], got float32\[1\]"):
+        load_arrays(path, model)
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({"a": jnp.zeros(2), "c": jnp.zeros(1)}, r"leaf c: expected float32\[1\], got nothing\."),
+        ({"a": jnp.zeros(2)}, r"leaf b.0: expected nothing, got float32\[3\]\."),
+        (
+            {"a": jnp.zeros((2, 1)), "b": [jnp.zeros(3)]},
+            r"leaf a: expected float32\[2, 1\], got float32\[2\]\.",
+        ),
+        ({"a": jnp.zeros(2), "b": [jnp.zeros(3, int)]}, r"leaf b.0: expected int32\[3\], got float32\[3\]\."),
+        (
+            {"a": jnp.zeros(2), "b": [jax.random.key(0)]},
+            r"leaf b.0: expected uint32\[2\], got float32\[3\]\.",
+        ),
+    ],
+)
+def test_wrong_arrays_are_refused_with_the_first_mismatch(tmp_path, like, message):
+    path = tmp_path / "arrays.npz"
+    save_arrays(path, {"a": jnp.zeros(2), "b": [jnp.zeros(3)]})
+    with pytest.raises(ValueError, match=rf"^{path}: first mismatch at {message}"):
+        load_arrays(path, like)
+
+
+def test_files_that_hold_no_plain_arrays_are_refused(tmp_path):
+    path = tmp_path / "arrays.npz"
+    for write in (
+        lambda: path.write_bytes(b"not an archive"),
+        lambda: np.save(path.open("wb"), np.ones(2)),
+        lambda: np.savez(path, w=np.array([None])),
+        lambda: (save_arrays(path, network()), path.write_bytes(path.read_bytes()[:-40])),
+    ):
+        write()
+        with pytest.raises(ValueError, match=rf"path: expected an \.npz file of plain arrays, got {path}"):
+            load_arrays(path, network())
+    with pytest.raises(FileNotFoundError):
+        load_arrays(tmp_path / "absent.npz", network())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (jnp.ones(3), r"model: expected a model, whose arrays have names, got a lone array\."),
+        ({"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}, r"one array for each name, got two called a\.b\."),
+        ({"w": jnp.ones(1, jnp.bfloat16)}, r"model, w: expected .* NumPy's own dtypes, got dtype bfloat16\."),
+        ({"w": np.array([None])}, r"model, w: expected .*, got dtype object\."),
+    ],
+)
+def test_what_is_no_plain_array_is_not_saved(tmp_path, model, message):
+    (tmp_path / "arrays.npz").write_bytes(b"before")
+    with pytest.raises(ValueError, match=message):
+        save_arrays(tmp_path / "arrays.npz", model)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_failed_save_of_arrays_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "arrays.npz"
+    save_arrays(path, layer())
+    before = path.read_bytes()
+
+    def fail(file, array, **options):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_arrays(path, layer(bias=jnp.zeros(3)))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["arrays.npz"]
 
 
 # Run folders

@@ -1,4 +1,4 @@
-"""Natural images, patches and whitening; handwritten digits.
+"""Natural images, patches and whitening; handwritten digits; small colour photographs.
 
 Photographs and a part of MNIST come with the library; the sets of the literature are found in the folder
 that the environment variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are
@@ -6,6 +6,7 @@ checked by digest.
 """
 
 from ._binarized import binarized_mnist
+from ._cifar import CIFAR10_CLASSES, LabelledColourImages, cifar10
 from ._digits import LabelledImages, mnist, mnist_subset
 from ._files import load_images, read_arrays
 from ._patches import (
@@ -20,10 +21,13 @@ from ._sets import kodak_images, natural_images, olshausen_images
 from ._whitening import Whitening, fit_whitening, rescale_variance, unwhiten_1996, whiten_1996
 
 __all__ = [
+    "CIFAR10_CLASSES",
+    "LabelledColourImages",
     "LabelledImages",
     "PatchSampler",
     "Whitening",
     "binarized_mnist",
+    "cifar10",
     "fit_whitening",
     "grid_patches",
     "kodak_images",

@@ -14,11 +14,12 @@ Example:
     True
 """
 
+from ._autoencoders import latent_scatter, manifold, spectrum
 from ._codes import active_units, code_histogram, code_raster, code_stem, unit_activity
 from ._curves import history, lca_trajectories, penalties, thresholds
 from ._filters import atom_grid, gabor_fits, gabor_shapes, orientation_frequency
 from ._images import image_sheet, reconstructions
-from ._network import network_diagram
+from ._network import hourglass, network_diagram
 
 __all__ = [
     "active_units",
@@ -29,12 +30,16 @@ __all__ = [
     "gabor_fits",
     "gabor_shapes",
     "history",
+    "hourglass",
     "image_sheet",
+    "latent_scatter",
     "lca_trajectories",
+    "manifold",
     "network_diagram",
     "orientation_frequency",
     "penalties",
     "reconstructions",
+    "spectrum",
     "thresholds",
     "unit_activity",
 ]

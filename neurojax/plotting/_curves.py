@@ -7,11 +7,9 @@ from jaxtyping import Num
 from matplotlib.axes import Axes
 
 from .._checks import check_at_least, check_rank, check_size
-from ._canvas import ACCENT, COLOURS, FAINT, INK, AnyArray, new_axes, tidy
+from ._canvas import ACCENT, COLOURS, FAINT, INK, STYLES, AnyArray, new_axes, tidy
 
 __all__ = ["history", "lca_trajectories", "penalties", "thresholds"]
-
-_STYLES = ["-", "--", "-.", ":"]
 
 
 def penalties(
@@ -33,7 +31,7 @@ def penalties(
     checked = _checked("x", x, curves)
     ax = new_axes(ax)
     for i, (label, values) in enumerate(checked.items()):
-        ax.plot(np.asarray(x), values, label=label, color=COLOURS[i % 6], ls=_STYLES[i // 6 % 4], lw=2)
+        ax.plot(np.asarray(x), values, label=label, color=COLOURS[i % 6], ls=STYLES[i // 6 % 4], lw=2)
     ax.legend(frameon=False)
     return tidy(ax, "coefficient $x$", "penalty $S(x)$")
 

@@ -11,10 +11,12 @@ from ._canvas import (
     FAINT,
     INK,
     AnyArray,
+    PatchShape,
     check_patches,
     check_scale,
     draw_sheet,
     new_axes,
+    peaks,
     square_columns,
     tidy,
 )
@@ -24,7 +26,7 @@ __all__ = ["atom_grid", "gabor_fits", "gabor_shapes", "orientation_frequency"]
 
 def atom_grid(
     atoms: Num[AnyArray, "atoms features"],
-    patch_shape: tuple[int, int],
+    patch_shape: PatchShape,
     ax: Axes | None = None,
     *,
     scale: str = "each",
@@ -35,24 +37,26 @@ def atom_grid(
 
     Args:
         atoms: one flattened patch (row-major) a row.
-        patch_shape: rows and columns of a patch, in pixels.
+        patch_shape: rows and columns of a patch, in pixels; (rows, columns, 3) for patches in red, green and
+            blue, all three on one scale: what is 0 in all is mid-grey.
         ax: where to draw; ``None`` makes a new figure.
         scale: ``"each"`` divides every atom by its own largest absolute value; ``"common"`` draws all on
             one scale, ± the largest absolute value of all.
         n_columns: atoms side by side; ``None`` makes the sheet about square.
-        cmap: a matplotlib colour map.
+        cmap: a matplotlib colour map, for atoms that are not in colour.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: for atoms whose width is not that of ``patch_shape``, and for another ``scale``.
+        ValueError: for atoms whose width is not that of ``patch_shape``, and for another ``scale`` or kind of
+            ``patch_shape``.
     """
     check_scale(scale)
     images = check_patches("atoms", atoms, patch_shape)
     limit = 1.0 if scale == "each" else float(np.max(np.abs(images))) or 1.0
     if scale == "each":
-        images = images / _peaks(images)
+        images = images / peaks(images)
     n_columns = square_columns(len(images), n_columns)
     ax = new_axes(ax, (6, 6))
     draw_sheet(ax, images, n_columns, limits=(-limit, limit), cmap=cmap)
@@ -84,11 +88,11 @@ def gabor_fits(
     Raises:
         ValueError: for arrays that do not match each other or ``patch_shape``.
     """
-    images = check_patches("atoms", atoms, patch_shape)
-    fits = check_patches("fitted", fitted, patch_shape)
+    images = check_patches("atoms", atoms, patch_shape, is_grey=True)
+    fits = check_patches("fitted", fitted, patch_shape, is_grey=True)
     check_size("fitted", fits, 0, len(images), "fits, one for each atom,")
-    peaks = _peaks(images)
-    pairs = np.concatenate([images / peaks, np.clip(fits / peaks, -1, 1)], axis=1)
+    scales = peaks(images)
+    pairs = np.concatenate([images / scales, np.clip(fits / scales, -1, 1)], axis=1)
     if r_squared is not None:
         check_size("r_squared", r_squared, 0, len(images), "numbers, one for each atom,")
         caption = np.full((len(pairs), max(3, patch_shape[0] // 3), patch_shape[1]), np.nan)
@@ -167,9 +171,3 @@ def gabor_shapes(n_x: Num[AnyArray, " atoms"], n_y: Num[AnyArray, " atoms"], ax:
     ax.scatter(across, along, s=26, color=COLOURS[0], alpha=0.75, edgecolors="white", linewidths=0.6)
     ax.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
     return tidy(ax, "$n_x$: width across · frequency (cycles)", "$n_y$: width along · frequency (cycles)")
-
-
-def _peaks(images):
-    """Return each image's largest absolute value, 1 for an image of zeros."""
-    peaks = np.max(np.abs(images), axis=(1, 2), keepdims=True)
-    return np.where(peaks == 0, 1, peaks)
