@@ -105,11 +105,15 @@ def learn(kind: str, setting: Setting, train: tuple, held_back: tuple, seed: int
         optimizer=decayed(setting.pretraining_step_size, n_steps), n_steps=n_steps,
         batch_size=setting.pretraining_batch, key=stack_key,
     )  # fmt: skip
+    for layer, history in enumerate(stack.histories):
+        first, last = history["reconstruction_loss"][[0, -1]]
+        print(f"layer {layer}: reconstruction loss {first:.1f} to {last:.1f} nats", flush=True)
     epoch = len(train[0]) // setting.fine_tuning_batch
     n_steps = setting.fine_tuning_epochs * epoch
 
     def evaluate(model, state, key):
         error = error_of(model, *held_back)
+        print(f"held-back error {100 * float(error):.2f} %", flush=True)
         return {"loss": error, "error": error}
 
     result = fit(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_nonnegative
+from .._checks import check_at_least, check_limits, check_nonnegative
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective, AbstractObjective
@@ -17,6 +17,13 @@ from ._variational import GaussianPosterior, VariationalAutoencoder, log_weights
 __all__ = ["ELBOObjective", "ImportanceWeightedObjective"]
 
 Rows = Float[Array, "batch features"]
+
+
+def _check_data(model: VariationalAutoencoder, data: Any, is_binarized: bool) -> None:
+    """Raise ``ValueError`` for what the model cannot take, or what is no probability where bits are drawn."""
+    rows = check_data(model, data)
+    if is_binarized:
+        check_limits("data", rows, (0.0, 1.0))
 
 
 class ELBOObjective(AbstractObjective):
@@ -48,7 +55,7 @@ class ELBOObjective(AbstractObjective):
 
     def check_data(self, model: VariationalAutoencoder, data: Any) -> None:
         """Raise ``ValueError`` for rows that are empty, not finite, of another size, or out of the range."""
-        check_data(model, data)
+        _check_data(model, data, self.is_binarized)
 
     def __call__(
         self, model: VariationalAutoencoder, state: None, batch: Rows, key: PRNGKey
@@ -105,7 +112,7 @@ class ImportanceWeightedObjective(AbstractGradientObjective):
 
     def check_data(self, model: VariationalAutoencoder, data: Any) -> None:
         """Raise ``ValueError`` for rows that are empty, not finite, of another size, or out of the range."""
-        check_data(model, data)
+        _check_data(model, data, self.is_binarized)
 
     def value_and_grad(
         self, model: VariationalAutoencoder, state: None, batch: Rows, key: PRNGKey

@@ -20,9 +20,9 @@ Features = Float[Array, " features"]
 def cross_entropy(logits: Features, x: Features) -> Scalar:
     """Compute −Σᵢ xᵢ log pᵢ + (1 − xᵢ) log(1 − pᵢ), p = sigmoid(logits), in nats.
 
-    Computed from the logits l, as Σᵢ max(lᵢ, 0) − xᵢlᵢ + log(1 + e^{−|lᵢ|}): saturated units cost neither NaN
-    nor infinity, and a unit that is right costs e^{−|l|} however small that is. It is −log p(x) for binary x;
-    for grey values it is a loss whose minimum, at p = x, is above 0.
+    Computed from the logits l, as Σᵢ (1 − xᵢ) max(lᵢ, 0) + xᵢ max(−lᵢ, 0) + log(1 + e^{−|lᵢ|}): saturated
+    units cost neither NaN nor infinity, and a unit that is right costs e^{−|l|} however small that is. It is
+    −log p(x) for binary x; for grey values it is a loss whose minimum, at p = x, is above 0.
 
     Args:
         logits: log-odds of the units.
@@ -43,7 +43,9 @@ def cross_entropy(logits: Features, x: Features) -> Scalar:
 
 @jax.custom_jvp
 def _unit_cross_entropy(logits, x):
-    return jnp.maximum(logits, 0) - x * logits + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    distance = jnp.abs(logits)
+    # As max(l, 0) − x·l, with no difference of large numbers.
+    return jnp.where(logits > 0, 1 - x, x) * distance + jnp.log1p(jnp.exp(-distance))
 
 
 @_unit_cross_entropy.defjvp
@@ -122,7 +124,8 @@ class GaussianOutput(AbstractOutput):
 
     def negative_log_likelihood(self, parameters, x):
         """Return −log p(x) in nats."""
-        scale = jnp.broadcast_to(jnp.asarray(self.scale, x.dtype), x.shape)
+        dtype = jnp.result_type(parameters, x)
+        scale = jnp.broadcast_to(jnp.asarray(self.scale, dtype), x.shape)
         return jnp.sum(0.5 * ((x - parameters) / scale) ** 2 + jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi))
 
     def sample(self, parameters, key):

@@ -78,8 +78,8 @@ def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -
         bandwidth: ε of the pseudo-gradient, > 0.
 
     Gradient: in a, 1 where a > threshold; in the threshold, which the function jumps at, the
-    pseudo-gradient −(threshold/ε)·[|a − threshold| < ε/2], whose mean over data is that of the mean loss
-    smoothed by a box of width ε.
+    pseudo-gradient −(threshold/ε)·[|a − threshold| < ε/2]: its mean over data is the derivative of the mean,
+    −threshold·p(threshold), with the density p of a told by a box of width ε.
 
     Reference:
         Rajamanoharan et al. 2024, Jumping ahead: improving reconstruction fidelity with JumpReLU sparse
@@ -214,13 +214,22 @@ class JumpReLU(AbstractSelection):
         check_positive("threshold", threshold)
         return cls(jnp.full(n_units, jnp.log(threshold)), bandwidth)
 
+    @property
+    def threshold(self) -> Units:
+        """The threshold of each unit."""
+        return jnp.exp(self.log_threshold)
+
     def __call__(self, activations):
         """Return the code of one datum."""
-        return jump_relu(activations, jnp.exp(self.log_threshold), self.bandwidth)
+        return jump_relu(activations, self._threshold(activations), self.bandwidth)
 
     def n_active(self, activations: Units) -> Scalar:
         """Count the units above their thresholds, with the pseudo-gradient −(1/ε)·[|a − threshold| < ε/2]."""
-        return jnp.sum(_is_above(activations, jnp.exp(self.log_threshold), self.bandwidth))
+        return jnp.sum(_is_above(activations, self._threshold(activations), self.bandwidth))
+
+    def _threshold(self, activations: Units) -> Units:
+        # A pseudo-gradient must have its value's dtype, and data of float32 may come under x64.
+        return self.threshold.astype(activations.dtype)
 
     def check_size(self, n_units):
         """Raise ``ValueError`` for another number of units."""

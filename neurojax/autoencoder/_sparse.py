@@ -223,6 +223,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
                 "state: expected SparseAutoencoderState, from objective.init(sae), "
                 f"got {type(state).__name__}."
             )
+        check_shape("state.n_unused_steps", state.n_unused_steps, (model.n_code,), "a number for each unit")
         if not is_zero(self.l0) and not isinstance(model.selection, JumpReLU):
             raise ValueError(
                 f"l0: expected 0 where units are not selected by JumpReLU, got {self.l0} with "
@@ -230,8 +231,9 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
             )
         output, gradient = eqx.filter_value_and_grad(self._loss, has_aux=True)(model, state, batch)
         # To first order a length is changed by the part along the atom alone.
-        along = jnp.sum(gradient.atoms * model.atoms, axis=1, keepdims=True)
-        atoms = gradient.atoms - along * model.atoms
+        directions = _normalized(model.atoms)
+        along = jnp.sum(gradient.atoms * directions, axis=1, keepdims=True)
+        atoms = gradient.atoms - along * directions
         return output, eqx.tree_at(lambda g: g.atoms, gradient, atoms)
 
     def _loss(self, model: SparseAutoencoder, state: SparseAutoencoderState, batch: Array):
@@ -275,9 +277,9 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
 
 def _counted(state: SparseAutoencoderState, codes: Array) -> SparseAutoencoderState:
     is_used = jnp.any(codes != 0, axis=0)
-    least = jnp.min(jnp.where(codes > 0, codes, jnp.inf))
+    least = jnp.min(jnp.where(codes > 0, codes, jnp.inf)).astype(state.threshold.dtype)
     # The plain mean of the first hundred steps, then one that forgets.
-    rate = 1 / jnp.minimum(state.n_steps + 1, 100).astype(codes.dtype)
+    rate = 1 / jnp.minimum(state.n_steps + 1, 100).astype(least.dtype)
     threshold = state.threshold + rate * (least - state.threshold)
     return SparseAutoencoderState(
         jnp.where(is_used, 0, state.n_unused_steps + 1),

@@ -79,11 +79,11 @@ def fit_stacked_autoencoder(
         Bengio et al. 2007; Vincent et al. 2010, section 5.
     """
     check_at_least("n_hidden: number of layers", len(n_hidden), 1)
-    rows = check_rows("data", data)
+    output = BernoulliOutput() if output is None else output
+    rows = check_rows("data", data, limits=output.limits)
     for size in n_hidden:
         check_at_least("n_hidden", size, 1)
     chosen = _objective_of_each(objectives, len(n_hidden))
-    output = BernoulliOutput() if output is None else output
     layers, histories = [], []
     for i, size in enumerate(n_hidden):
         model_key, fit_key = jax.random.split(jax.random.fold_in(key, i))
