@@ -33,7 +33,8 @@ def dense_layer(n_in: int, n_out: int, key: PRNGKey, gain: float, dtype) -> eqx.
     """Return a layer with weights uniform in ±gain·√(6/(n_in + n_out)) and biases 0."""
     bound = gain * (6 / (n_in + n_out)) ** 0.5
     weight = jax.random.uniform(key, (n_out, n_in), dtype, -bound, bound)
-    layer = eqx.nn.Linear(n_in, n_out, dtype=dtype, key=key)
+    # Equinox's own start would be drawn only to be thrown away.
+    layer = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, dtype=dtype, key=key)
     return eqx.tree_at(lambda new: (new.weight, new.bias), layer, (weight, jnp.zeros(n_out, dtype)))
 
 
