@@ -87,7 +87,7 @@ class ImportanceWeightedObjective(AbstractGradientObjective):
     loss = meanₙ −log meanₖ wₖ, wₖ = p(xₙ, zₖ)/q(zₖ | xₙ). With v = w/Σw the bound's gradient is
     Σₖ vₖ ∂ log wₖ. The doubly reparameterised one is Σₖ vₖ ∂ log p(x, zₖ) for the decoder and
     Σₖ vₖ² (∂ log wₖ/∂zₖ)(∂zₖ) for the encoder: the same in expectation, and its variance does not
-    drown it as draws grow.
+    drown it as draws grow (with few draws from a posterior that is far off it can be the noisier one).
 
     Called as ``objective.value_and_grad(vae, state, batch, key)`` by ``fit``; ``state`` is ``None``.
 

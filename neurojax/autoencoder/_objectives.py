@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_nonnegative, check_rows, check_share
+from .._checks import check_kind, check_nonnegative, check_rows, check_share
 from .._terms import activity_divergence, is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractObjective
@@ -93,6 +93,7 @@ class ReconstructionObjective(AbstractObjective):
         self, model: Autoencoder, state: None, batch: Rows, key: PRNGKey
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
+        check_kind("model", model, Autoencoder)
         seen = batch if self.corruption is None else self.corruption(batch, key)
         codes = jax.vmap(model.encode)(seen)
         loss = jnp.mean(self.losses(model, codes, batch))

@@ -186,6 +186,10 @@ CASES = {
         lambda: learn(SAE, SPARSE, ROWS, state=SPARSE.init(sparse(ae.TopK(2), 5))),
         r"state.n_unused_steps: expected shape \(8,\).*\(5,\)",
     ),
+    "objective of another model": (
+        lambda: learn(SAE, ae.ReconstructionObjective(), ROWS),
+        "model: expected an instance of Autoencoder, got SparseAutoencoder",
+    ),
     "loss": (lambda: plain(ROWS, loss="mse"), r"loss: expected one of \('likelihood', .*got 'mse'"),
     "contraction": (lambda: plain(ROWS, contraction=-1.0), "contraction: expected a number ≥ 0, got -1.0"),
     "target": (

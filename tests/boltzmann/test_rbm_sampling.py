@@ -20,9 +20,9 @@ from boltzmann_truth import (
 )
 
 from neurojax import boltzmann as bm
+from neurojax._random import bernoulli
 from neurojax.boltzmann._path import TemperedPath
 from neurojax.boltzmann._phases import _exchange
-from neurojax._random import bernoulli
 from neurojax.chains import sample_chains
 
 gibbs_steps = jax.jit(jax.vmap(jax.vmap(bm.gibbs_step, (None, None, 0)), (None, 0, 0)))
