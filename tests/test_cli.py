@@ -87,7 +87,10 @@ def test_help_documents_every_setting(capsys):
     assert main(["--version"]) == 0
 
 
-@pytest.mark.parametrize("kind", ["folder", "npy", "mat"])
+@pytest.mark.parametrize(
+    "kind",
+    ["mat", pytest.param("folder", marks=pytest.mark.slow), pytest.param("npy", marks=pytest.mark.slow)],
+)
 def test_own_images_and_other_models(kind, tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 40, 48), dtype=np.uint8)
@@ -140,7 +143,7 @@ def test_bad_folders_and_commands_are_named(tmp_path, capsys):
     assert main(["sparse-coding", "--resume", str(tmp_path / "none")]) == 2
     assert "expected a run folder (with config.json)" in capsys.readouterr().err
     assert main(["sparse-codng"]) == 2
-    assert "expected one of sparse-coding, rbm, got 'sparse-codng'" in capsys.readouterr().err
+    assert "expected one of sparse-coding, autoencoder, rbm, got 'sparse-codng'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

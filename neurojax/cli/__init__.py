@@ -8,6 +8,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "sparse-coding": ("_sparse_coding", "learn a dictionary of receptive fields from natural images"),
+    "autoencoder": ("_autoencoder", "train an autoencoder, of six kinds, on digits or photographs"),
     "rbm": ("_rbm", "train a restricted Boltzmann machine on handwritten digits"),
 }
 

@@ -1,6 +1,5 @@
 """``neurojax rbm``: train a restricted Boltzmann machine, bracket its likelihood, show what was learned."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from ..boltzmann import BernoulliRBM
 from ..runs import RunFolder, plain_settings, save, write_atomically
 from ._rbm_pictures import draw
 from ._rbm_settings import Rows, Settings, check, make_objective, make_optimizer, read_rows
-from ._settings import parse, start_run, table
+from ._settings import parse, start_run, table, write_json
 
 __all__ = ["main"]
 
@@ -182,8 +181,7 @@ def _write(run: RunFolder, rbm: BernoulliRBM, states: Array, measured: dict[str,
     save(run.path / "rbm.npz", rbm)
     bits = np.asarray(states, np.uint8)
     write_atomically(run.path / "samples.npy", lambda file: np.save(file, bits))
-    text = json.dumps(measured, indent=2) + "\n"
-    write_atomically(run.path / "likelihood.json", lambda file: file.write(text.encode()))
+    write_json(run.path / "likelihood.json", measured)
 
 
 def _summary(settings: Settings, run: RunFolder, rows: Rows, measured: dict[str, Any], seconds: float) -> str:

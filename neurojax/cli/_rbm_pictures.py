@@ -36,11 +36,11 @@ def draw(run: RunFolder, result: FitResult, rows: Rows, snapshots: Array, n_betw
         figure.savefig(run.picture_path(name), dpi=150)
 
 
-def _images(rows: Array, shape: tuple[int, int]) -> np.ndarray:
+def _images(rows: Array, shape: tuple[int, int] | tuple[int, int, int]) -> np.ndarray:
     return np.asarray(rows).reshape(-1, *shape)
 
 
-def _filters(filters: np.ndarray, shape: tuple[int, int]) -> Figure:
+def _filters(filters: np.ndarray, shape: tuple[int, int] | tuple[int, int, int]) -> Figure:
     figure = Figure((7, 7.25), layout="constrained")
     ax = plotting.atom_grid(filters[:_MOST_FILTERS], shape, figure.subplots())
     n_shown = f"{_MOST_FILTERS} of {len(filters)}" if len(filters) > _MOST_FILTERS else f"{len(filters)}"
@@ -62,7 +62,9 @@ def _samples(images: np.ndarray, n_snapshots: int, n_between: int) -> Figure:
     return figure
 
 
-def _reconstructions(rbm: boltzmann.BernoulliRBM, rows: Array, shape: tuple[int, int]) -> Figure:
+def _reconstructions(
+    rbm: boltzmann.BernoulliRBM, rows: Array, shape: tuple[int, int] | tuple[int, int, int]
+) -> Figure:
     figure = Figure((10, 5.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     reconstructed = jax.vmap(boltzmann.mean_field_step, (None, 0))(rbm, rows)

@@ -1,24 +1,22 @@
 """The settings of ``neurojax rbm``, and what they stand for."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from .. import boltzmann, data
-from .._checks import check_finite, check_positive
+from .._checks import check_positive
 from ..boltzmann import BernoulliRBM, CentredGradient, ContrastiveObjective
-from ._settings import Output, check_counts
+from ._settings import Output, check_counts, image_shape, read_rows_file
 
 __all__ = ["Rows", "Settings", "check", "make_objective", "make_optimizer", "read_rows"]
 
-_FEWEST_ROWS = 16  # so that two are held out
+_SETS = ("digits", "mnist", "binarized-mnist")
 _STEP_SIZES = {"sgd": 0.3, "adam": 0.01}
 
 
@@ -133,7 +131,7 @@ class Rows(NamedTuple):
     train: Array
     watched: Array
     reported: Array
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, int] | tuple[int, int, int]
     is_binary: bool
 
 
@@ -194,7 +192,7 @@ def read_rows(settings: Settings, key: Array) -> Rows:
         case "binarized-mnist":
             parts = [data.binarized_mnist("train"), data.binarized_mnist("test")]
         case path:
-            values = _read_file(Path(path))
+            values = read_rows_file(Path(path), _SETS)
             n_held_out = len(values) // 8
             parts = [values[:-n_held_out], values[-n_held_out:]]
     *part_keys, order_key = jax.random.split(key, 3)
@@ -208,7 +206,7 @@ def read_rows(settings: Settings, key: Array) -> Rows:
     _check_rows(settings.learning, len(train), len(held_out), is_binary)
     watched = held_out[: settings.learning.n_evaluation]
     reported = held_out if settings.learning.patience is None else held_out[len(watched) :]
-    return Rows(train, watched, reported, _image_shape(parts[0].shape[1:]), is_binary)
+    return Rows(train, watched, reported, image_shape(parts[0].shape[1:]), is_binary)
 
 
 def _check_rows(learning: Learning, n_train: int, n_held_out: int, is_binary: bool) -> None:
@@ -227,33 +225,6 @@ def _check_rows(learning: Learning, n_train: int, n_held_out: int, is_binary: bo
         )
 
 
-def _read_file(path: Path) -> Array:
-    """Read rows or images in [0, 1] from a NumPy file."""
-    if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(
-            f"data: expected digits, mnist, binarized-mnist or a path to an .npy or .npz file, got {path}."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"data: expected a file, but there is none at {path}.")
-    arrays = [array for array in data.read_arrays(path).values() if array.dtype.kind in "biuf"]
-    if len(arrays) != 1:
-        raise ValueError(f"data: expected one array of real numbers in {path}, got {len(arrays)}.")
-    values = arrays[0]
-    if values.ndim not in (2, 3) or len(values) < _FEWEST_ROWS or not values.size:
-        raise ValueError(
-            f"data: expected (rows, values) or (images, rows, columns), at least {_FEWEST_ROWS} of them, "
-            f"got shape {values.shape} in {path}."
-        )
-    is_bytes = values.dtype == np.uint8 and values.max() > 1
-    values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
-    check_finite("data", values)
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            f"data: expected numbers in [0, 1], got {values.min():.4g} to {values.max():.4g} in {path}."
-        )
-    return jnp.asarray(values)
-
-
 def _binarized(rows: Array, how: str, key: Array) -> Array:
     match how:
         case "threshold":
@@ -262,11 +233,3 @@ def _binarized(rows: Array, how: str, key: Array) -> Array:
             return jax.random.bernoulli(key, rows).astype(rows.dtype)
         case _:
             return rows
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the form of a row as an image: its own, a square if it can be one, else a line."""
-    if len(shape) == 2:
-        return shape[0], shape[1]
-    side = math.isqrt(shape[0])
-    return (side, side) if side**2 == shape[0] else (1, shape[0])

@@ -2,19 +2,36 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import jax.numpy as jnp
+import numpy as np
 import tyro
+from jax import Array
 
-from .._checks import check_at_least
+from .. import data
+from .._checks import check_at_least, check_finite
 from ..runs import RunFolder, changed_settings, create_run, open_run, plain_settings, write_atomically
 
-__all__ = ["Output", "check_counts", "from_plain", "parse", "start_run", "table"]
+__all__ = [
+    "Output",
+    "check_counts",
+    "from_plain",
+    "image_shape",
+    "parse",
+    "read_rows_file",
+    "start_run",
+    "table",
+    "write_json",
+]
 
 _Settings = TypeVar("_Settings")
+
+_FEWEST_ROWS = 16  # so that two are held out
 
 # What a resumed run may change: how far it goes, and where and how it is shown.
 _MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name", "output.progress")
@@ -95,9 +112,68 @@ def start_run(
     if fixed:
         text = ", ".join(f"{name.split('.')[-1]} {old!r} → {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(f"--resume: expected the settings of the run, got changes: {text}.")
-    text = json.dumps(plain, indent=2) + "\n"
-    write_atomically(run.config_path, lambda file: file.write(text.encode()))
+    write_json(run.config_path, plain)
     return run
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as indented JSON, whole or not at all."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_rows_file(
+    path: Path, sets: Sequence[str], *, is_bounded: bool = True, has_colour: bool = False
+) -> Array:
+    """Read rows or images from the one array of a NumPy file, bytes as shares of 255.
+
+    Args:
+        path: the file.
+        sets: the words that the setting ``data`` knows besides a path, for its message.
+        is_bounded: whether numbers must be in [0, 1].
+        has_colour: whether images may have a last axis of red, green and blue.
+
+    Raises:
+        ValueError: for what is no such file.
+        FileNotFoundError: if there is none.
+    """
+    if path.suffix.lower() not in (".npy", ".npz"):
+        words = ", ".join(sets)
+        raise ValueError(f"data: expected {words} or a path to an .npy or .npz file, got {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"data: expected a file, but there is none at {path}.")
+    arrays = [array for array in data.read_arrays(path).values() if array.dtype.kind in "biuf"]
+    if len(arrays) != 1:
+        raise ValueError(f"data: expected one array of real numbers in {path}, got {len(arrays)}.")
+    values = arrays[0]
+    is_coloured = has_colour and values.ndim == 4 and values.shape[-1] == 3
+    if not (values.ndim in (2, 3) or is_coloured) or len(values) < _FEWEST_ROWS or not values.size:
+        colour = " or (images, rows, columns, 3)" if has_colour else ""
+        raise ValueError(
+            f"data: expected (rows, values) or (images, rows, columns){colour}, at least {_FEWEST_ROWS} of "
+            f"them, got shape {values.shape} in {path}."
+        )
+    is_bytes = values.dtype == np.uint8 and values.max() > 1
+    values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
+    check_finite("data", values)
+    if is_bounded and (values.min() < 0 or values.max() > 1):
+        raise ValueError(
+            f"data: expected numbers in [0, 1], got {values.min():.4g} to {values.max():.4g} in {path}."
+        )
+    return jnp.asarray(values)
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int] | tuple[int, int, int]:
+    """Return the form of a row as an image: its own, a square if it can be one, else a line."""
+    match list(shape):
+        case [rows, columns, colours]:
+            return rows, columns, colours
+        case [rows, columns]:
+            return rows, columns
+        case _:
+            (size,) = shape
+            side = math.isqrt(size)
+            return (side, side) if side**2 == size else (1, size)
 
 
 def table(lines: Mapping[str, str]) -> str:
@@ -124,5 +200,7 @@ def from_plain(kind: type[_Settings], plain: Mapping[str, Any], source: str) -> 
             value = from_plain(hint, value, source)  # type: ignore[arg-type]
         elif hint is Path or (value is not None and Path in getattr(hint, "__args__", ())):
             value = Path(value)
+        elif isinstance(value, list) and any(get_origin(part) is tuple for part in (hint, *get_args(hint))):
+            value = tuple(value)
         values[name] = value
     return kind(**values)
