@@ -34,6 +34,16 @@ def whitened_images() -> tuple[np.ndarray, str]:
     return np.asarray(images, np.float64), "the bundled photographs, whitened"
 
 
+def digits(is_quick: bool = False) -> tuple[data.LabelledImages, data.LabelledImages, str]:
+    """Return training and test digits and their name: all of MNIST where it is at hand and wanted."""
+    if not is_quick:
+        try:
+            return data.mnist("train"), data.mnist("test"), "MNIST"
+        except Exception as error:
+            print(f"MNIST not at hand ({type(error).__name__}); its bundled part takes its place.")
+    return data.mnist_subset("train"), data.mnist_subset("test"), "part of MNIST"
+
+
 def split_rows(images: np.ndarray, n_held_out: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Keep the bottom rows of every image apart."""
     return images[:, :-n_held_out], images[:, -n_held_out:]

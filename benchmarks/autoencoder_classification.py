@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import optax
 from matplotlib.figure import Figure
 
-from neurojax import data
 from neurojax.autoencoder import (
     ClassificationObjective,
     Classifier,
@@ -55,18 +54,8 @@ LONG = Setting(pretraining_epochs=50, fine_tuning_epochs=150)
 
 def digits(is_quick: bool) -> tuple[tuple, tuple, tuple, str]:
     """Return training, held-back and test rows with labels, and their name."""
-    try:
-        if is_quick:
-            raise ValueError("the quick setting")
-        train, test, n_train, name = data.mnist("train"), data.mnist("test"), 50_000, "MNIST"
-    except Exception as error:
-        print(f"the bundled part of MNIST ({type(error).__name__}: {error})")
-        train, test, n_train, name = (
-            data.mnist_subset("train"),
-            data.mnist_subset("test"),
-            4000,
-            "part of MNIST",
-        )
+    train, test, name = common.digits(is_quick)
+    n_train = 50_000 if len(train.labels) == 60_000 else 4000
     rows, test_rows = train.images.reshape(-1, 784), test.images.reshape(-1, 784)
     return (
         (rows[:n_train], train.labels[:n_train]),
@@ -162,7 +151,7 @@ def _plot(curves: dict[str, Any]) -> Figure:
     for name, evaluations in curves.items():
         errors = 100 * jnp.asarray(evaluations["error"])
         axes.plot(range(1, len(errors) + 1), errors, label=name)
-    axes.set(xlabel="epoch of fine-tuning", ylabel="held-back error, %", yscale="log")
+    axes.set(xlabel="epoch of fine-tuning", ylabel="held-back error, %", ylim=(0, None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

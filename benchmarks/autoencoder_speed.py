@@ -26,7 +26,6 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from neurojax import data
 from neurojax.autoencoder import Autoencoder, ReconstructionObjective
 from neurojax.training import fit
 
@@ -43,13 +42,9 @@ class Contender(NamedTuple):
 
 
 def digits(n_rows: int | None) -> tuple[np.ndarray, str]:
-    """Return training digits and their name: 50,000 of MNIST where it is at hand."""
-    try:
-        images, name = data.mnist("train").images[:50_000], "MNIST"
-    except Exception as error:
-        print(f"MNIST not at hand ({type(error).__name__}); its bundled part takes its place.")
-        images, name = data.mnist_subset("train").images, "part of MNIST"
-    rows = np.asarray(images, np.float32).reshape(-1, 784)[:n_rows]
+    """Return training digits and what they are."""
+    train, _, name = common.digits()
+    rows = np.asarray(train.images[:50_000], np.float32).reshape(-1, 784)[:n_rows]
     return rows, f"{name}, {len(rows)} digits"
 
 
@@ -124,7 +119,7 @@ def products_alone(rows: np.ndarray, batch_size: int) -> Contender:
             out = code @ weight
             back = out @ weight.T
             # Small factors keep numbers finite; they cost one pass over each result.
-            return x + 1e-9 * out, 0.5 * weight + 1e-9 * (back.T @ x + code.T @ out)
+            return x + 1e-9 * out, weight + 1e-12 * (back.T @ x + code.T @ out)
 
         return jax.lax.fori_loop(0, n_steps, body, (x, weight))
 

@@ -22,7 +22,6 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from neurojax import data
 from neurojax.autoencoder import (
     ELBOObjective,
     ImportanceWeightedObjective,
@@ -38,13 +37,7 @@ PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
 
 def digits(is_quick: bool) -> tuple[jax.Array, jax.Array, str]:
     """Return grey training digits, test digits binarised once, and their name."""
-    try:
-        if is_quick:
-            raise ValueError("the quick setting")
-        train, test, name = data.mnist("train"), data.mnist("test"), "MNIST"
-    except Exception as error:
-        print(f"the bundled part of MNIST ({type(error).__name__}: {error})")
-        train, test, name = data.mnist_subset("train"), data.mnist_subset("test"), "part of MNIST"
+    train, test, name = common.digits(is_quick)
     grey = test.images.reshape(-1, 784)
     binary = jax.random.bernoulli(jax.random.key(2016), grey).astype(grey.dtype)
     return train.images.reshape(-1, 784), binary, f"{name}, training digits binarised dynamically"

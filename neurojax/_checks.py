@@ -87,6 +87,7 @@ def check_limits(name: str, value, limits: tuple[float, float]) -> None:
     """Raise ``ValueError`` if a concrete ``value`` has numbers outside ``limits``."""
     if not is_concrete(value) or not np.size(value):
         return
+    value = np.asarray(value)
     least, largest = np.min(value), np.max(value)
     if not (limits[0] <= least and largest <= limits[1]):
         raise ValueError(

@@ -4,8 +4,9 @@ A model holds parameters and takes one sample (``vmap`` for many): ``encode``, `
 What it learns to be is its objective's affair: the same `Autoencoder` is a denoising, a contractive or a
 sparse one by a setting of `ReconstructionObjective`.
 
-Losses are sums over the units of a datum, in nats where they are −log p, and means over the batch; that holds
-for every term, so strengths mean the same at every batch size.
+Losses are sums over the units of a datum, in nats where they are −log p, and means over the batch, so that
+strengths mean the same at every batch size. (One term is of the batch as a whole: the divergence of mean
+activities from a target.)
 
 Example:
     >>> import jax, optax

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_limits, check_nonnegative
+from .._checks import check_at_least, check_kind, check_limits, check_nonnegative
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective, AbstractObjective
@@ -21,6 +21,7 @@ Rows = Float[Array, "batch features"]
 
 def _check_data(model: VariationalAutoencoder, data: Any, is_binarized: bool) -> None:
     """Raise ``ValueError`` for what the model cannot take, or what is no probability where bits are drawn."""
+    check_kind("model", model, VariationalAutoencoder)
     rows = check_data(model, data)
     if is_binarized:
         check_limits("data", rows, (0.0, 1.0))
@@ -100,7 +101,7 @@ class ImportanceWeightedObjective(AbstractGradientObjective):
 
     Reference:
         Burda, Grosse & Salakhutdinov 2016; Tucker, Lawson, Gu & Maddison 2019, Doubly reparameterized
-        gradient estimators, eq. 8.
+        gradient estimators.
     """
 
     n_samples: int = eqx.field(static=True, default=50)

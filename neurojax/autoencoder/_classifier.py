@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import check_at_least, check_rows, check_shape
+from .._checks import check_at_least, check_kind, check_rows, check_shape
 from .._types import Count, PRNGKey, Scalar
 from ..metrics import classification_error
 from ..training import AbstractObjective
@@ -34,7 +34,7 @@ class Classifier(eqx.Module):
         ValueError: at construction, for sizes that do not fit.
 
     Reference:
-        Bengio et al. 2007; Vincent et al. 2010, section 5.1.
+        Bengio et al. 2007; Vincent et al. 2010.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -117,6 +117,7 @@ class ClassificationObjective(AbstractObjective):
 
     def check_data(self, model: Classifier, data: Any) -> None:
         """Raise ``ValueError`` for rows of another size or not finite, and labels that are no class."""
+        check_kind("model", model, Classifier)
         try:
             rows, labels = data
         except (TypeError, ValueError) as error:
@@ -132,6 +133,7 @@ class ClassificationObjective(AbstractObjective):
         key: PRNGKey,
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
+        check_kind("model", model, Classifier)
         rows, labels = batch
         rows = rows if self.corruption is None else self.corruption(rows, key)
         log_probabilities = jax.vmap(model.log_probabilities)(rows)

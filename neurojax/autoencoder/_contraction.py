@@ -16,8 +16,8 @@ __all__ = ["contraction", "jacobian_norm", "jacobian_singular_values"]
 def contraction(autoencoder: AbstractAutoencoder, x: Float[Array, " features"]) -> Scalar:
     """Compute ‖J‖²_F = Σⱼᵢ (∂yⱼ/∂xᵢ)² of the encoder at a datum, the penalty of contractive autoencoders.
 
-    One sigmoid layer has it in closed form, Σⱼ (yⱼ(1 − yⱼ))² ‖Wⱼ‖²; any other encoder goes through
-    `jacobian_norm`.
+    One layer of ``jax.nn.sigmoid`` has it in closed form, Σⱼ (yⱼ(1 − yⱼ))² ‖Wⱼ‖²; any other encoder goes
+    through `jacobian_norm`.
 
     Args:
         autoencoder: whose ``encode`` is looked at.
@@ -26,7 +26,7 @@ def contraction(autoencoder: AbstractAutoencoder, x: Float[Array, " features"]) 
     Gradient: that of the formula, in the parameters and in x.
 
     Reference:
-        Rifai, Vincent, Muller, Glorot & Bengio 2011, Contractive auto-encoders, eqs. 1 and 7.
+        Rifai, Vincent, Muller, Glorot & Bengio 2011, Contractive auto-encoders.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -80,6 +80,6 @@ def jacobian_singular_values(
         x: where.
 
     Reference:
-        Rifai et al. 2011, figure 3.
+        Rifai et al. 2011.
     """
     return jnp.linalg.svd(_jacobian(encode, x), compute_uv=False)

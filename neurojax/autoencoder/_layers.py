@@ -39,20 +39,22 @@ def dense_layer(n_in: int, n_out: int, key: PRNGKey, gain: float, dtype) -> eqx.
 
 
 def dense_layers(
-    sizes: Sequence[int], key: PRNGKey, activation: Callable, dtype
+    sizes: Sequence[int], key: PRNGKey, activation: Callable, dtype, *, last: Callable | None
 ) -> tuple[eqx.nn.Linear, ...]:
-    """Return layers between neighbouring sizes, started for the activation that follows each.
+    """Return layers between neighbouring sizes, started for what follows each: ``last`` follows the last.
 
     Reference:
         Glorot & Bengio 2010, eq. 16, and four times that for the logistic sigmoid.
     """
     for size in sizes:
         check_at_least("sizes", size, 1)
-    gain = 4.0 if activation is jax.nn.sigmoid else 1.0
-    pairs = itertools.pairwise(sizes)
+    pairs = list(itertools.pairwise(sizes))
+    followers = [activation] * (len(pairs) - 1) + [last]
     return tuple(
-        dense_layer(n_in, n_out, jax.random.fold_in(key, i), gain, dtype)
-        for i, (n_in, n_out) in enumerate(pairs)
+        dense_layer(
+            n_in, n_out, jax.random.fold_in(key, i), 4.0 if follower is jax.nn.sigmoid else 1.0, dtype
+        )
+        for i, ((n_in, n_out), follower) in enumerate(zip(pairs, followers, strict=False))
     )
 
 

@@ -88,6 +88,7 @@ class Autoencoder(AbstractAutoencoder):
     def __check_init__(self):
         check_at_least("encoder: number of layers", len(self.encoder), 1)
         check_layers("encoder", self.encoder)
+        self.output.check_size(self.n_features)
         check_at_least("decoder: number of layers", len(self.decoder), 1)
         if self.is_tied:
             _check_tied(self.encoder, self.decoder)
@@ -137,11 +138,14 @@ class Autoencoder(AbstractAutoencoder):
         dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
         encoder_key, decoder_key = jax.random.split(key)
         sizes = [n_features, *n_hidden]
-        encoder = dense_layers(sizes, encoder_key, activation, dtype)
-        decoder = dense_layers(sizes[::-1], decoder_key, decoder_activation, dtype)
-        if is_tied:
-            decoder = tuple(TiedLinear(layer.bias) for layer in decoder if layer.bias is not None)
+        encoder = dense_layers(sizes, encoder_key, activation, dtype, last=activation)
         output = BernoulliOutput() if output is None else output
+        if is_tied:
+            decoder = tuple(TiedLinear(jnp.zeros(size, dtype)) for size in sizes[-2::-1])
+        else:
+            # What follows the last layer is the output's mean: a sigmoid, or nothing.
+            last = decoder_activation if isinstance(output, BernoulliOutput) else None
+            decoder = dense_layers(sizes[::-1], decoder_key, decoder_activation, dtype, last=last)
         return cls(encoder, decoder, output, activation, decoder_activation)
 
     @property

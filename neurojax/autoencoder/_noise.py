@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import check_nonnegative, is_concrete
+from .._checks import check_nonnegative, check_real, is_concrete
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 
@@ -42,7 +42,7 @@ class MaskingNoise(AbstractNoise):
         rate: in [0, 1).
 
     Reference:
-        Vincent et al. 2010, Stacked denoising autoencoders, section 3.4.
+        Vincent et al. 2010, Stacked denoising autoencoders.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -58,6 +58,7 @@ class MaskingNoise(AbstractNoise):
 
     def __call__(self, x, key):
         """Return x with some numbers 0."""
+        check_real("x", x)
         return jnp.where(_chosen(self.rate, x, key), 0, x)
 
 
@@ -68,7 +69,7 @@ class SaltAndPepperNoise(AbstractNoise):
         rate: in [0, 1).
 
     Reference:
-        Vincent et al. 2010, section 3.4.
+        Vincent et al. 2010.
     """
 
     rate: Scalar | float
@@ -78,6 +79,7 @@ class SaltAndPepperNoise(AbstractNoise):
 
     def __call__(self, x, key):
         """Return x with some numbers at an end of [0, 1]."""
+        check_real("x", x)
         which, salt = jax.random.split(key)
         ends = bernoulli(salt, jnp.full(x.shape, 0.5, x.dtype))
         return jnp.where(_chosen(self.rate, x, which), ends, x)
@@ -97,6 +99,7 @@ class BitFlipNoise(AbstractNoise):
 
     def __call__(self, x, key):
         """Return x with some numbers turned over."""
+        check_real("x", x)
         return jnp.where(_chosen(self.rate, x, key), 1 - x, x)
 
 
@@ -114,4 +117,5 @@ class GaussianNoise(AbstractNoise):
 
     def __call__(self, x, key):
         """Return x with noise added."""
+        check_real("x", x)
         return x + jnp.asarray(self.scale, x.dtype) * jax.random.normal(key, x.shape, x.dtype)

@@ -45,7 +45,7 @@ class ReconstructionObjective(AbstractObjective):
         loss: ``"likelihood"`` or ``"squared_error"``.
         corruption: noise ``(x, key) -> x``, or ``None``.
         contraction: strength, ≥ 0.
-        sparsity: strength of the divergence from the target activity, ≥ 0; for codes in [0, 1].
+        sparsity: strength of the divergence from the target activity, ≥ 0; for codes of ``jax.nn.sigmoid``.
         sparsity_target: mean activity that units are drawn to, in [0, 1].
         l1: strength, ≥ 0.
 
@@ -94,6 +94,11 @@ class ReconstructionObjective(AbstractObjective):
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         check_kind("model", model, Autoencoder)
+        if not is_zero(self.sparsity) and model.activation is not jax.nn.sigmoid:
+            raise ValueError(
+                "sparsity: expected 0 unless codes are those of jax.nn.sigmoid, in [0, 1], got "
+                f"{self.sparsity} with {getattr(model.activation, '__name__', model.activation)}."
+            )
         seen = batch if self.corruption is None else self.corruption(batch, key)
         codes = jax.vmap(model.encode)(seen)
         loss = jnp.mean(self.losses(model, codes, batch))

@@ -1,12 +1,13 @@
 """Output units, and the losses that belong to them: each summed over units, of one sample."""
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from .._checks import check_positive
 from .._random import bernoulli
@@ -17,7 +18,7 @@ __all__ = ["AbstractOutput", "BernoulliOutput", "GaussianOutput", "cross_entropy
 Features = Float[Array, " features"]
 
 
-def cross_entropy(logits: Features, x: Features) -> Scalar:
+def cross_entropy(logits: Features, x: Num[Array, " features"] | Bool[Array, " features"]) -> Scalar:
     """Compute −Σᵢ xᵢ log pᵢ + (1 − xᵢ) log(1 − pᵢ), p = sigmoid(logits), in nats.
 
     Computed from the logits l, as Σᵢ (1 − xᵢ) max(lᵢ, 0) + xᵢ max(−lᵢ, 0) + log(1 + e^{−|lᵢ|}): saturated
@@ -38,6 +39,8 @@ def cross_entropy(logits: Features, x: Features) -> Scalar:
         >>> [round(float(cross_entropy(jnp.array([l]), jnp.array([1.0]))), 3) for l in (-200.0, 0.0, 200.0)]
         [200.0, 0.693, 0.0]
     """
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        x = jnp.asarray(x, logits.dtype)  # bits as whole numbers or truth values, which have no derivative
     return jnp.sum(_unit_cross_entropy(logits, x))
 
 
@@ -84,6 +87,10 @@ class AbstractOutput(eqx.Module):
     def sample(self, parameters: Features, key: PRNGKey) -> Features:
         """Draw x."""
 
+    @abstractmethod
+    def check_size(self, n_features: int) -> None:
+        """Raise ``ValueError`` unless it can stand for so many features."""
+
 
 class BernoulliOutput(AbstractOutput):
     """Binary units, x in {0, 1} (or probabilities, grey values in [0, 1]); the parameters are log-odds."""
@@ -102,21 +109,42 @@ class BernoulliOutput(AbstractOutput):
         """Draw 0 or 1."""
         return bernoulli(key, jax.nn.sigmoid(parameters))
 
+    def check_size(self, n_features):
+        """Do nothing: any number will do."""
+
 
 class GaussianOutput(AbstractOutput):
     """Real units around their means, the parameters, with a standard deviation common to all or for each.
 
     −log p(x) = Σᵢ ½((xᵢ − mᵢ)/scale)² + log scale + ½ log 2π.
 
+    Args:
+        scale: the standard deviation, > 0: a Python number is fixed; an array, one number for all or for each
+            feature, is learned with the other leaves.
+
     Attributes:
-        scale: > 0; a Python number is fixed, an array is learned with the other leaves.
+        log_scale: its logarithm, which is what is learned, so that the scale stays positive.
     """
 
-    scale: Float[Array, "*features"] | float = 1.0
+    log_scale: Float[Array, "*features"] | float
     limits: ClassVar[tuple[float, float] | None] = None
 
-    def __check_init__(self):
-        check_positive("scale", self.scale)
+    def __init__(self, scale: Float[Array, "*features"] | float = 1.0):
+        check_positive("scale", scale)
+        self.log_scale = math.log(scale) if isinstance(scale, float | int) else jnp.log(scale)
+
+    @property
+    def scale(self) -> Float[Array, "*features"]:
+        """The standard deviation."""
+        return jnp.exp(jnp.asarray(self.log_scale))
+
+    def check_size(self, n_features):
+        """Raise ``ValueError`` unless the scale is one number or one for each feature."""
+        if jnp.shape(self.log_scale) not in ((), (n_features,)):
+            raise ValueError(
+                f"scale: expected one number, or one for each of {n_features} features, got shape "
+                f"{jnp.shape(self.log_scale)}."
+            )
 
     def mean(self, parameters):
         """Return the parameters."""
@@ -124,11 +152,13 @@ class GaussianOutput(AbstractOutput):
 
     def negative_log_likelihood(self, parameters, x):
         """Return −log p(x) in nats."""
-        dtype = jnp.result_type(parameters, x)
-        scale = jnp.broadcast_to(jnp.asarray(self.scale, dtype), x.shape)
-        return jnp.sum(0.5 * ((x - parameters) / scale) ** 2 + jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi))
+        log_scale = jnp.broadcast_to(
+            jnp.asarray(self.log_scale, jnp.result_type(parameters, x)), jnp.shape(x)
+        )
+        standard = (x - parameters) * jnp.exp(-log_scale)
+        return jnp.sum(0.5 * standard**2 + log_scale + 0.5 * jnp.log(2 * jnp.pi))
 
     def sample(self, parameters, key):
         """Draw mean + scale·normal."""
         noise = jax.random.normal(key, parameters.shape, parameters.dtype)
-        return parameters + jnp.asarray(self.scale, parameters.dtype) * noise
+        return parameters + jnp.exp(jnp.asarray(self.log_scale, parameters.dtype)) * noise

@@ -5,10 +5,11 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_positive
+from .._checks import check_at_least, check_positive, is_concrete
 from .._types import Scalar
 
 __all__ = ["AbstractSelection", "BatchTopK", "JumpReLU", "ReLU", "TopK", "jump_relu", "top_k", "top_k_batch"]
@@ -83,7 +84,7 @@ def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -
 
     Reference:
         Rajamanoharan et al. 2024, Jumping ahead: improving reconstruction fidelity with JumpReLU sparse
-        autoencoders, eq. 11.
+        autoencoders.
     """
     return jnp.where(activations > threshold, activations, 0)
 
@@ -117,12 +118,13 @@ class AbstractSelection(eqx.Module):
     def __call__(self, activations: Units) -> Units:
         """Return the code of one datum."""
 
+    @abstractmethod
     def select_batch(self, activations: UnitsOfBatch) -> UnitsOfBatch:
         """Return the codes of a batch as learning takes them."""
-        return jax.vmap(self)(activations)
 
+    @abstractmethod
     def check_size(self, n_units: int) -> None:
-        """Raise ``ValueError`` if there are too few units."""
+        """Raise ``ValueError`` for a number of units that it cannot select from."""
 
 
 class ReLU(AbstractSelection):
@@ -131,6 +133,13 @@ class ReLU(AbstractSelection):
     def __call__(self, activations):
         """Return max(a, 0)."""
         return jax.nn.relu(activations)
+
+    def select_batch(self, activations):
+        """Return max(a, 0)."""
+        return jax.nn.relu(activations)
+
+    def check_size(self, n_units):
+        """Do nothing: any number will do."""
 
 
 class TopK(AbstractSelection):
@@ -152,6 +161,10 @@ class TopK(AbstractSelection):
         """Return the code of one datum."""
         return top_k(activations, self.k)
 
+    def select_batch(self, activations):
+        """Return the code of each datum."""
+        return jax.vmap(self)(activations)
+
     def check_size(self, n_units):
         """Raise ``ValueError`` if k is larger than the number of units."""
         _check_k(self.k, n_units)
@@ -162,23 +175,33 @@ class BatchTopK(AbstractSelection):
 
     Attributes:
         k: active units a datum, on average.
-        threshold: at inference; `SparseAutoencoderUpkeep` keeps it at the mean over batches of the smallest
-            activation that was kept. Learning's gradient does not see it.
+        threshold: at inference; below 0 until `SparseAutoencoderUpkeep` sets it to the mean over batches of
+            the smallest activation that was kept. Learning's gradient does not see it.
+
+    Raises:
+        ValueError: where the code of one datum is asked for and the threshold is a concrete number below 0;
+            where it is traced, such a code is NaN.
 
     Reference:
-        Bussmann et al. 2024, eqs. 3-5.
+        Bussmann et al. 2024.
     """
 
     k: int = eqx.field(static=True)
-    threshold: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.zeros(()), converter=jnp.asarray)
+    threshold: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.full((), -1.0), converter=jnp.asarray)
 
     def __check_init__(self):
         check_at_least("k", self.k, 1)
 
     def __call__(self, activations):
         """Return a where a is positive and at least the threshold, else 0."""
+        if is_concrete(self.threshold) and not np.asarray(self.threshold) >= 0:
+            raise ValueError(
+                "threshold: expected one ≥ 0, as learning sets it by fit(..., "
+                f"after_update=SparseAutoencoderUpkeep()), got {self.threshold}."
+            )
         threshold = lax.stop_gradient(self.threshold).astype(activations.dtype)
-        return jnp.where((activations >= threshold) & (activations > 0), activations, 0)
+        code = jnp.where((activations >= threshold) & (activations > 0), activations, 0)
+        return jnp.where(threshold >= 0, code, jnp.nan)
 
     def select_batch(self, activations):
         """Return max(a, 0) of the k·batch largest."""
@@ -222,6 +245,10 @@ class JumpReLU(AbstractSelection):
     def __call__(self, activations):
         """Return the code of one datum."""
         return jump_relu(activations, self._threshold(activations), self.bandwidth)
+
+    def select_batch(self, activations):
+        """Return the code of each datum."""
+        return jax.vmap(self)(activations)
 
     def n_active(self, activations: Units) -> Scalar:
         """Count the units above their thresholds, with the pseudo-gradient −(1/ε)·[|a − threshold| < ε/2]."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_at_least, check_nonnegative, check_rank, check_rows, check_shape
+from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_rows, check_shape
 from .._precision import product
 from .._terms import is_zero
 from .._types import Count, PRNGKey, Scalar
@@ -172,7 +172,8 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
         n_auxiliary: dead units that may explain the error of a datum, ≥ 1; ``None``: half the features.
         dead_after: steps without use after which a unit is dead, ≥ 1.
 
-    Metrics: ``squared_error`` (mean of ‖x − x̂‖²), ``explained_variance``, ``n_active`` (mean L0),
+    Metrics: ``squared_error`` (mean of ‖x − x̂‖²), ``explained_variance`` (of the variance about the batch's
+    mean), ``n_active`` (mean L0),
     ``dead_fraction`` (share of units unused for ``dead_after`` steps).
 
     Reference:
@@ -218,6 +219,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
     ) -> tuple[tuple[Scalar, tuple[SparseAutoencoderState, dict[str, Array]]], SparseAutoencoder]:
         """Return ``((loss, (state, metrics)), gradient)``."""
         del key
+        check_kind("model", model, SparseAutoencoder)
         if not isinstance(state, SparseAutoencoderState):
             raise ValueError(
                 "state: expected SparseAutoencoderState, from objective.init(sae), "
@@ -250,9 +252,10 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
         is_dead = state.n_unused_steps >= self.dead_after
         if not is_zero(self.auxiliary):
             loss = loss + self.auxiliary * self._left_over(model, activations, errors, is_dead)
+        mean = jnp.mean(batch, axis=0)
         metrics = {
             "squared_error": squared,
-            "explained_variance": explained_variance(batch, reconstructions),
+            "explained_variance": explained_variance(batch - mean, reconstructions - mean),
             "n_active": jnp.mean(n_active(codes)),
             "dead_fraction": jnp.mean(is_dead, dtype=batch.dtype),
         }

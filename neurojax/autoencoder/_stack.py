@@ -76,7 +76,7 @@ def fit_stacked_autoencoder(
             objectives than layers; and what ``fit`` raises.
 
     Reference:
-        Bengio et al. 2007; Vincent et al. 2010, section 5.
+        Bengio et al. 2007; Vincent et al. 2010.
     """
     check_at_least("n_hidden: number of layers", len(n_hidden), 1)
     output = BernoulliOutput() if output is None else output

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_shape
+from .._checks import check_at_least, check_limits, check_shape
 from .._types import PRNGKey, Scalar
 from ._layers import affine, check_layers, dense_layer, dense_layers, run_layers
 from ._models import AbstractAutoencoder
@@ -50,10 +50,14 @@ class GaussianPosterior(NamedTuple):
         standard = (z - self.mean) * jnp.exp(-self.log_scale)
         return jnp.sum(-0.5 * standard**2 - self.log_scale - 0.5 * jnp.log(2 * jnp.pi))
 
-    def divergence(self) -> Scalar:
-        """Compute KL(q(z | x) ‖ N(0, 1)) = Σ ½(mean² + scale² − 1) − log scale, in nats."""
+    def unit_divergences(self) -> Code:
+        """Compute KL(q(z | x) ‖ N(0, 1)) of each unit, ½(mean² + scale² − 1) − log scale, in nats."""
         excess = jnp.expm1(2 * self.log_scale) - 2 * self.log_scale
-        return 0.5 * jnp.sum(self.mean**2 + excess)
+        return 0.5 * (self.mean**2 + excess)
+
+    def divergence(self) -> Scalar:
+        """Compute KL(q(z | x) ‖ N(0, 1)), the sum over units, in nats."""
+        return jnp.sum(self.unit_divergences())
 
 
 class VariationalAutoencoder(AbstractAutoencoder):
@@ -90,6 +94,7 @@ class VariationalAutoencoder(AbstractAutoencoder):
         check_layers("encoder", (*self.encoder, self.posterior_layer))
         check_at_least("decoder: number of layers", len(self.decoder), 1)
         check_layers("decoder", self.decoder)
+        self.output.check_size(self.n_features)
         ends = (2 * int(self.decoder[0].in_features), self.decoder[-1].out_features)
         expected = (self.posterior_layer.out_features, self.n_features)
         if ends != expected:
@@ -132,9 +137,9 @@ class VariationalAutoencoder(AbstractAutoencoder):
         encoder_key, posterior_key, decoder_key = jax.random.split(key, 3)
         sizes = [n_features, *n_hidden]
         return cls(
-            dense_layers(sizes, encoder_key, activation, dtype),
+            dense_layers(sizes, encoder_key, activation, dtype, last=activation),
             dense_layer(sizes[-1], 2 * n_latent, posterior_key, 1.0, dtype),
-            dense_layers([n_latent, *sizes[::-1]], decoder_key, activation, dtype),
+            dense_layers([n_latent, *sizes[::-1]], decoder_key, activation, dtype, last=None),
             BernoulliOutput() if output is None else output,
             activation,
         )
@@ -180,6 +185,12 @@ class VariationalAutoencoder(AbstractAutoencoder):
         return self.decode(jax.random.normal(key, (self.n_code,), self.posterior_layer.weight.dtype))
 
 
+def _check_datum(vae: VariationalAutoencoder, x: Features) -> None:
+    """Raise ``ValueError`` for a concrete datum out of the output's range."""
+    if vae.limits is not None:
+        check_limits("x", x, vae.limits)
+
+
 def elbo(
     vae: VariationalAutoencoder,
     x: Features,
@@ -203,6 +214,7 @@ def elbo(
         Kingma & Welling 2014, eq. 10.
     """
     check_at_least("n_samples", n_samples, 1)
+    _check_datum(vae, x)
     posterior = vae.posterior(x)
     zs = jax.vmap(posterior.sample)(jax.random.split(key, n_samples))
     losses = jax.vmap(lambda z: vae.output.negative_log_likelihood(vae.output_parameters(z), x))(zs)
@@ -242,6 +254,7 @@ def importance_weighted_bound(
         Burda, Grosse & Salakhutdinov 2016, Importance weighted autoencoders, eq. 8.
     """
     check_at_least("n_samples", n_samples, 1)
+    _check_datum(vae, x)
     posterior = vae.posterior(x)
     zs = jax.vmap(posterior.sample)(jax.random.split(key, n_samples))
     values = log_weights(vae, x, zs, posterior)
@@ -284,7 +297,7 @@ def log_likelihood(
         n_at_once: draws held at a time, ≥ 1.
 
     Reference:
-        Burda et al. 2016, section 5; Rezende et al. 2014, appendix E.
+        Burda et al. 2016, section 5; Rezende et al. 2014.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -294,6 +307,7 @@ def log_likelihood(
     """
     check_at_least("n_samples", n_samples, 2)
     check_at_least("n_at_once", n_at_once, 1)
+    _check_datum(vae, x)
     n_at_once = min(n_at_once, n_samples)
     posterior = vae.posterior(x)
 

@@ -10,8 +10,9 @@ from jax import Array, lax
 
 from .. import autoencoder as ae
 from .. import metrics
+from .._random import bernoulli
 from ..training import History
-from ._autoencoder_kinds import Rows, cost_objective
+from ._autoencoder_kinds import Rows, cost_objective, is_binary
 from ._autoencoder_settings import Settings, known
 
 __all__ = ["Trained", "measure", "posterior_statistics", "sparse_codes", "spectra"]
@@ -59,10 +60,14 @@ def measure(settings: Settings, trained: Trained, rows: Rows, key: Array) -> dic
         "held_out": {},
         "training": {},
     }
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(key, 4)
+    seen_training = rows.train[: len(rows.held_out)]
+    if is_binary(settings):
+        # As those held out were, when they were read.
+        seen_training = bernoulli(keys[3], seen_training)
     for name, part, part_key in (
         ("held_out", rows.held_out, keys[0]),
-        ("training", rows.train[: len(rows.held_out)], keys[1]),
+        ("training", seen_training, keys[1]),
     ):
         if trained.has_reconstructed:
             measured[name] |= _reconstruction(settings, trained, part, rows.train, part_key)
@@ -192,10 +197,14 @@ def posterior_statistics(
     vae: ae.VariationalAutoencoder, xs: Array
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the posterior means, and for each latent unit its mean KL(q ‖ N(0, 1)) and their variance."""
-    posterior = eqx.filter_jit(lambda vae, xs: jax.vmap(vae.posterior)(xs))(vae, xs)
-    mean, log_scale = np.asarray(posterior.mean), np.asarray(posterior.log_scale)
-    divergences = 0.5 * (mean**2 + np.expm1(2 * log_scale) - 2 * log_scale)
-    return mean, divergences.mean(axis=0), mean.var(axis=0)
+
+    @eqx.filter_jit
+    def of_rows(vae, xs):
+        posterior = jax.vmap(vae.posterior)(xs)
+        return posterior.mean, jnp.mean(jax.vmap(ae.GaussianPosterior.unit_divergences)(posterior), axis=0)
+
+    mean, divergences = map(np.asarray, of_rows(vae, xs))
+    return mean, divergences, mean.var(axis=0)
 
 
 def spectra(trained: Trained, held_out: Array) -> dict[str, np.ndarray]:

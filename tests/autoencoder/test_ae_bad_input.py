@@ -186,6 +186,38 @@ CASES = {
         lambda: learn(SAE, SPARSE, ROWS, state=SPARSE.init(sparse(ae.TopK(2), 5))),
         r"state.n_unused_steps: expected shape \(8,\).*\(5,\)",
     ),
+    "sparsity of tanh": (
+        lambda: learn(
+            ae.Autoencoder.from_sizes(6, [3], KEY, activation=jnp.tanh),
+            ae.ReconstructionObjective(sparsity=1.0),
+            ROWS,
+        ),
+        "sparsity: expected 0 unless codes are those of jax.nn.sigmoid, .* got 1.0 with tanh",
+    ),
+    "bound of another model": (
+        lambda: learn(PLAIN, ae.ELBOObjective(), ROWS),
+        "model: expected an instance of VariationalAutoencoder, got Autoencoder",
+    ),
+    "classes of another model": (
+        lambda: learn(PLAIN, ae.ClassificationObjective(), (ROWS, np.zeros(5, int))),
+        "model: expected an instance of Classifier, got Autoencoder",
+    ),
+    "noise of whole numbers": (
+        lambda: ae.MaskingNoise(0.5)(jnp.ones(6, int), KEY),
+        "x: expected real floating-point numbers, got dtype int32",
+    ),
+    "bound of pixels": (
+        lambda: ae.elbo(VAE, 2 * jnp.ones(6), KEY),
+        r"x: expected numbers in \[0, 1\], got 2 to 2",
+    ),
+    "likelihood of pixels": (
+        lambda: ae.log_likelihood(VAE, -jnp.ones(6), KEY, n_samples=5),
+        r"x: expected numbers in \[0, 1\], got -1 to -1",
+    ),
+    "scales of others": (
+        lambda: ae.Autoencoder.from_sizes(6, [3], KEY, output=ae.GaussianOutput(jnp.ones(3))),
+        r"scale: expected one number, or one for each of 6 features, got shape \(3,\)",
+    ),
     "objective of another model": (
         lambda: learn(SAE, ae.ReconstructionObjective(), ROWS),
         "model: expected an instance of Autoencoder, got SparseAutoencoder",

@@ -72,7 +72,7 @@ def test_loss_metrics_and_counts_are_their_formulas(x64):
     np.testing.assert_allclose(loss, squared + 0.2 * l1 + 0.5 * left_over.mean(), rtol=1e-12)
     expected = {
         "squared_error": squared,
-        "explained_variance": 1 - np.sum(errors**2) / np.sum(rows**2),
+        "explained_variance": 1 - np.sum(errors**2) / np.sum((rows - rows.mean(axis=0)) ** 2),
         "n_active": 3.0,
         "dead_fraction": 5 / 12,
     }
@@ -156,8 +156,10 @@ def test_the_threshold_makes_about_k_units_active_on_new_data(batch_top_k):
     np.testing.assert_allclose(np.mean(active), 3, rtol=0.15)
     assert len(np.unique(active)) > 1  # of a datum more, of another fewer
     assert result.model.selection.threshold == result.state.threshold > 0
-    # Before learning every positive activation passes.
-    assert np.mean(quick(jax.vmap(lambda x: jnp.sum(sae.encode(x) != 0)))(new)) > 10
+    # Before learning there is no threshold: an error, or where it cannot be seen NaN.
+    with pytest.raises(ValueError, match=r"threshold: expected one ≥ 0, .* got -1"):
+        sae.encode(new[0])
+    assert jnp.isnan(eqx.filter_jit(lambda sae, x: sae.encode(x))(sae, new[0])).all()
 
 
 def test_the_threshold_is_the_mean_of_the_least_kept_and_forgets_after_a_hundred_steps(x64):
