@@ -183,8 +183,11 @@ def _plot(table: list[dict]) -> Figure:
     for name, style in ((SAE, "o-"), (OF_ITS_ATOMS, "o:"), (CODING, "s-"), (REFITTED, "s:")):
         rows = [row for row in table if row["contender"] == name]
         axes.plot([r["mean L0"] for r in rows], [r["explained variance"] for r in rows], style, label=name)
-    axes.set(xlabel="active units a patch (L0)", ylabel="explained variance", xscale="log")
-    axes.legend(frameon=False)
+    axes.set(xlabel="active units a patch (L0)", ylabel="explained variance", xscale="log", ylim=(0, 1))
+    ks = sorted({row["k"] for row in table})
+    axes.set_xticks(ks, map(str, ks))
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
