@@ -122,6 +122,7 @@ def check_classifier(folder, out):
     assert f"{error:.2%} ±" in out
 
 
+@pytest.mark.slow
 def test_a_stack_goes_on_from_whatever_phase_it_was_cut_off_in(tmp_path, capsys):
     assert run(tmp_path, "digits", *STACKED, "--name=whole") == 0
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -153,6 +153,7 @@ def test_unused_atoms_become_the_worst_explained_data_with_fresh_optimiser_rows(
     assert eqx.tree_equal(same_state, opt_state)
 
 
+@pytest.mark.slow
 def test_replaced_atoms_come_alive():
     """Atoms at right angles to all data stay dead for ever unless they are replaced."""
     rng = np.random.default_rng(0)
