@@ -23,7 +23,6 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from neurojax import data
 from neurojax.boltzmann import (
     BernoulliRBM,
     CentredGradient,
@@ -40,11 +39,7 @@ Contender = tuple[Callable[[], Any], Callable[[Any], BernoulliRBM]]
 
 def digits() -> tuple[np.ndarray, np.ndarray, str]:
     """Return thresholded training and test digits and their name: all of MNIST where it is at hand."""
-    try:
-        train, test, name = data.mnist("train"), data.mnist("test"), "MNIST"
-    except Exception as error:
-        print(f"MNIST not at hand ({type(error).__name__}); its bundled part takes its place.")
-        train, test, name = data.mnist_subset("train"), data.mnist_subset("test"), "part of MNIST"
+    train, test, name = common.digits()
     rows = [np.asarray(images.images >= 0.5, np.float32).reshape(-1, 784) for images in (train, test)]
     return rows[0], rows[1], f"{name}, thresholded at 0.5"
 

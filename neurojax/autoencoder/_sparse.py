@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_rows, check_shape
 from .._precision import product
+from .._rows import unit_rows
 from .._terms import is_zero
 from .._types import Count, PRNGKey, Scalar
 from ..metrics import explained_variance, n_active
@@ -94,7 +95,7 @@ class SparseAutoencoder(AbstractAutoencoder):
         """
         check_at_least("n_units", n_units, 1)
         rows = check_rows("data", data)
-        atoms = _normalized(jax.random.normal(key, (n_units, rows.shape[1]), rows.dtype))
+        atoms = unit_rows(jax.random.normal(key, (n_units, rows.shape[1]), rows.dtype))
         layer = eqx.nn.Linear(rows.shape[1], n_units, dtype=rows.dtype, key=key)
         bias = jnp.zeros(n_units, rows.dtype)
         layer = eqx.tree_at(lambda new: (new.weight, new.bias), layer, (atoms, bias))
@@ -124,19 +125,10 @@ class SparseAutoencoder(AbstractAutoencoder):
         """Return the code of one datum."""
         return self.selection(self.activations(x))
 
-    def encode_batch(self, xs: Rows) -> Float[Array, "batch units"]:
-        """Return the codes of a batch as learning takes them: with `BatchTopK` rows share their units."""
-        return self.selection.select_batch(jax.vmap(self.activations)(xs))
-
     def decode(self, code: Units) -> Features:
         """Return code @ atoms + decoder_bias."""
         check_shape("code", code, (self.n_code,), "a number for each unit")
         return product(code, self.atoms) + self.decoder_bias
-
-
-def _normalized(atoms: Array) -> Array:
-    lengths = jnp.linalg.norm(atoms, axis=1, keepdims=True)
-    return atoms / jnp.where(lengths == 0, 1, lengths)
 
 
 class SparseAutoencoderState(NamedTuple):
@@ -233,7 +225,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
             )
         output, gradient = eqx.filter_value_and_grad(self._loss, has_aux=True)(model, state, batch)
         # To first order a length is changed by the part along the atom alone.
-        directions = _normalized(model.atoms)
+        directions = unit_rows(model.atoms)
         along = jnp.sum(gradient.atoms * directions, axis=1, keepdims=True)
         atoms = gradient.atoms - along * directions
         return output, eqx.tree_at(lambda g: g.atoms, gradient, atoms)
@@ -307,7 +299,7 @@ class SparseAutoencoderUpkeep(eqx.Module):
     ) -> tuple[SparseAutoencoder, Any, SparseAutoencoderState]:
         """Return ``(model, opt_state, state)`` after the upkeep."""
         del batch, key
-        model = eqx.tree_at(lambda sae: sae.atoms, model, _normalized(model.atoms))
+        model = eqx.tree_at(lambda sae: sae.atoms, model, unit_rows(model.atoms))
         if isinstance(model.selection, BatchTopK):
             threshold = state.threshold.astype(model.selection.threshold.dtype)
             model = eqx.tree_at(lambda sae: sae.selection.threshold, model, threshold)

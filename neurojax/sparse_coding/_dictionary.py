@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._checks import check_at_least, check_rank, check_real, check_shape, check_size, is_concrete
 from .._precision import product
 from .._proximal import require_value
+from .._rows import unit_rows
 from .._types import PRNGKey, Scalar
 from ..penalties import AbstractPenalty
 
@@ -131,10 +132,7 @@ def normalize_atoms(dictionary: Dictionary, *, floor: float = 1e-8) -> Dictionar
 
     Gradient: through the length; at a vanished atom that of a/floor.
     """
-    squares = jnp.sum(dictionary.atoms**2, axis=1, keepdims=True)
-    # The square root's slope at 0 is infinite.
-    norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
-    return eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms / jnp.maximum(norms, floor))
+    return eqx.tree_at(lambda d: d.atoms, dictionary, unit_rows(dictionary.atoms, floor))
 
 
 def reconstruct(dictionary: AbstractDictionary, code: Float[ArrayLike, "*code"]) -> Float[Array, "*datum"]:

@@ -39,6 +39,11 @@ def learn(sae, objective, data, n_steps=300):
     )
 
 
+def learning_codes(sae, rows):
+    """The codes of a batch as learning takes them."""
+    return sae.selection.select_batch(jax.vmap(sae.activations)(rows))
+
+
 def machine(selection, dtype="float64", n_units=12):
     return moved(
         ae.SparseAutoencoder.from_data(sparse_data(0, 40, dtype), n_units, KEY, selection=selection), 1, 0.1
@@ -101,7 +106,7 @@ def test_gradient_is_that_of_finite_differences_at_right_angles_to_atoms(x64, na
 
     # What is left over is a constant to the auxiliary term, whose value is known from the test above.
     def loss(sae):
-        codes = sae.encode_batch(rows)
+        codes = learning_codes(sae, rows)
         errors = rows - jax.vmap(sae.decode)(codes)
         value = jnp.mean(jnp.sum(errors**2, axis=1)) + objective.l1 * jnp.mean(jnp.sum(jnp.abs(codes), 1))
         if strengths["auxiliary"] == 0:
@@ -110,7 +115,7 @@ def test_gradient_is_that_of_finite_differences_at_right_angles_to_atoms(x64, na
         of_dead = jax.vmap(lambda a: ae.top_k(a, 2))(of_dead)
         return value + 0.5 * jnp.mean(jnp.sum((held - of_dead @ sae.atoms) ** 2, axis=1))
 
-    held = rows - quick(jax.vmap(sae.decode))(quick(sae.encode_batch)(rows))
+    held = rows - quick(jax.vmap(sae.decode))(quick(learning_codes)(sae, rows))
     came = quick(lambda m: objective.value_and_grad(m, state, rows, KEY)[1])(sae)
     expected = finite_differences(loss, sae)
     n = sae.encoder.weight.size + sae.encoder.bias.size
@@ -127,7 +132,7 @@ def test_only_kept_units_learn_from_the_squared_error(x64):
     sae, rows = machine(ae.TopK(2)), sparse_data(2, 3, "float64")
     objective = ae.SparseAutoencoderObjective(auxiliary=0.0)
     came = quick(lambda m: objective.value_and_grad(m, objective.init(m), rows, KEY)[1])(sae)
-    is_used = np.asarray(quick(sae.encode_batch)(rows) != 0).any(axis=0)
+    is_used = np.asarray(quick(learning_codes)(sae, rows) != 0).any(axis=0)
     assert 2 <= is_used.sum() < 12
     for leaf in (came.encoder.weight, came.encoder.bias, came.atoms):
         np.testing.assert_array_equal(np.abs(np.reshape(leaf, (12, -1))).max(axis=1) > 0, is_used)
@@ -170,7 +175,7 @@ def test_the_threshold_is_the_mean_of_the_least_kept_and_forgets_after_a_hundred
     def run(state, batches):
         def step(state, batch):
             (_, (state, _)), _ = objective.value_and_grad(sae, state, batch, KEY)
-            codes = sae.encode_batch(batch)
+            codes = learning_codes(sae, batch)
             return state, (state.threshold, jnp.min(jnp.where(codes > 0, codes, jnp.inf)))
 
         return jax.lax.scan(step, state, batches)[1]
