@@ -1,0 +1,155 @@
+"""Angles on a circle, in degrees: differences, means and bins.
+
+Orientations come round after 180°, directions of motion after 360°; every function says which by
+``period_degrees``. Units are in the names, as degrees and radians cannot be told apart by their values.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Real
+
+from .._checks import check_at_least, check_finite, check_positive, check_rank, is_concrete
+
+__all__ = ["AngleBins", "circular_difference", "circular_mean", "wrap_degrees"]
+
+
+def wrap_degrees(
+    angles_degrees: Real[ArrayLike, "*shape"], period_degrees: float | int = 360
+) -> Float[Array, "*shape"]:
+    """Return the same angles in [0, period_degrees); a whole period is 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(wrap_degrees(jnp.array([-90.0, 360.0, 365.0])))
+        [270.   0.   5.]
+    """
+    check_positive("period_degrees", period_degrees)
+    angles = _as_float(angles_degrees)
+    wrapped = jnp.mod(angles, period_degrees)
+    # The remainder of a number just below 0 rounds to the whole period.
+    return jnp.where(wrapped >= period_degrees, 0, wrapped)
+
+
+def circular_difference(
+    first_degrees: Real[ArrayLike, "..."],
+    second_degrees: Real[ArrayLike, "..."],
+    period_degrees: float | int = 360,
+) -> Float[Array, "..."]:
+    """Return first − second the short way round, in [−period_degrees/2, period_degrees/2).
+
+    Example:
+        >>> float(circular_difference(359.0, 1.0)), float(circular_difference(179.0, 1.0, 180))
+        (-2.0, -2.0)
+    """
+    half = period_degrees / 2
+    difference = _as_float(first_degrees) - _as_float(second_degrees)
+    return wrap_degrees(difference + half, period_degrees) - half
+
+
+def circular_mean(
+    angles_degrees: Real[ArrayLike, " samples"],
+    period_degrees: float | int = 360,
+    weights: Float[ArrayLike, " samples"] | None = None,
+) -> Float[Array, ""]:
+    """Return the angle of Σₙ wₙ exp(i·2π·θₙ/period), in [0, period_degrees).
+
+    Where the vectors cancel there is no mean direction, and the result is rounding's choice.
+
+    Example:
+        >>> round(float(circular_mean(jnp.array([350.0, 20.0]))), 3)
+        5.0
+    """
+    angles = _as_float(angles_degrees)
+    phase = angles * (2 * np.pi / period_degrees)
+    weights = jnp.ones_like(phase) if weights is None else jnp.asarray(weights)
+    turned = jnp.arctan2(jnp.sum(weights * jnp.sin(phase)), jnp.sum(weights * jnp.cos(phase)))
+    return wrap_degrees(turned * (period_degrees / (2 * np.pi)), period_degrees)
+
+
+class AngleBins(eqx.Module):
+    """Equal half-open bins round the circle: bin k is [start + k·w, start + (k + 1)·w), w = period/n_bins.
+
+    The period itself belongs to the bin of 0.
+
+    Attributes:
+        n_bins: how many, ≥ 2.
+        period_degrees: 360 for directions, 180 for orientations.
+        start_degrees: the lower edge of bin 0.
+
+    Raises:
+        ValueError: at construction, for fewer than two bins or a period that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> bins = AngleBins(20)
+        >>> print(bins.index(jnp.array([0.0, 17.9, 18.0, 359.9, 360.0])))
+        [ 0  0  1 19  0]
+    """
+
+    n_bins: int = eqx.field(static=True)
+    period_degrees: float = eqx.field(static=True, default=360.0, converter=float)
+    start_degrees: float = eqx.field(static=True, default=0.0, converter=float)
+
+    def __check_init__(self):
+        check_at_least("n_bins", self.n_bins, 2)
+        check_positive("period_degrees", self.period_degrees)
+        check_finite("start_degrees", self.start_degrees)
+
+    @classmethod
+    def around(
+        cls, angles_degrees: Real[ArrayLike, " trials"], period_degrees: float | int = 360
+    ) -> "AngleBins":
+        """Make bins whose centres are the distinct angles of an experiment, which must be evenly spaced.
+
+        Args:
+            angles_degrees: the angle of each trial, known now (not while JAX traces).
+            period_degrees: after which angles come round.
+
+        Raises:
+            ValueError: for angles that are not evenly spaced round the circle to a thousandth of their
+                spacing, so that a missing condition is seen.
+        """
+        check_rank("angles_degrees", angles_degrees, "trials")
+        check_finite("angles_degrees", angles_degrees)
+        if not is_concrete(angles_degrees):
+            raise ValueError("angles_degrees: expected known values, got a tracer; make bins outside of jit.")
+        wrapped = np.mod(np.asarray(angles_degrees, np.float64), period_degrees)
+        # Of values that differ by rounding alone, and of 0 and a whole period, one is kept.
+        distinct = np.unique(np.mod(np.round(wrapped, 3), period_degrees))
+        width = period_degrees / max(len(distinct), 1)
+        gaps = np.diff(np.append(distinct, distinct[:1] + period_degrees))
+        if len(distinct) < 2 or np.max(np.abs(gaps - width)) > 1e-3 * width + 1e-3:
+            shown = ", ".join(f"{angle:g}" for angle in distinct[:12]) + (", …" if len(distinct) > 12 else "")
+            raise ValueError(
+                f"angles_degrees: expected at least two evenly spaced angles in {period_degrees:g}°, got {shown}."
+            )
+        return cls(len(distinct), period_degrees, float(distinct[0]) - width / 2)
+
+    @property
+    def width_degrees(self) -> float:
+        """The width of a bin."""
+        return self.period_degrees / self.n_bins
+
+    @property
+    def centers_degrees(self) -> Float[np.ndarray, " bins"]:
+        """The centres of the bins, in [0, period_degrees)."""
+        centres = self.start_degrees + (np.arange(self.n_bins) + 0.5) * self.width_degrees
+        return np.mod(np.round(centres, 9), self.period_degrees)
+
+    @property
+    def edges_degrees(self) -> Float[np.ndarray, " edges"]:
+        """The n_bins + 1 edges, from ``start_degrees`` up."""
+        return self.start_degrees + np.arange(self.n_bins + 1) * self.width_degrees
+
+    def index(self, angles_degrees: Real[ArrayLike, "*shape"]) -> Int[Array, "*shape"]:
+        """Return the bin of each angle, 0 to n_bins − 1."""
+        turned = wrap_degrees(_as_float(angles_degrees) - self.start_degrees, self.period_degrees)
+        # Times n over the period, not over the width: exact wherever the edge is a whole number.
+        index = jnp.floor(turned * self.n_bins / self.period_degrees).astype(jnp.int32)
+        return jnp.mod(index, self.n_bins)
+
+
+def _as_float(angles):
+    angles = jnp.asarray(angles)
+    return angles if jnp.issubdtype(angles.dtype, jnp.floating) else angles.astype(float)
