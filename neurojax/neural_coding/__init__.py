@@ -5,10 +5,124 @@ Responses are (trials, neurons).
 """
 
 from ._angles import AngleBins, circular_difference, circular_mean, wrap_degrees
+from ._baselines import linear_baseline, null_baseline, paired_mean_baseline, repeat_mean_baseline
+from ._decoding import (
+    AbstractClassDecoder,
+    AbstractDecoder,
+    AbstractFittedDecoder,
+    AbstractProbabilisticDecoder,
+    posterior_mean_degrees,
+)
+from ._encoders import AbstractEncoder, ConvolutionalEncoder
+from ._encoding_objective import EncodingObjective
+from ._filters import center_surround, course_filters, gabor, gabor_bank
+from ._folds import stratified_folds
+from ._gabor_energy import GaborEnergy
+from ._glm import LinearNonlinearPoisson, PoissonFit, fit_poisson, lagged
+from ._likelihood_decoders import GaussianDecoder, PoissonDecoder
+from ._linear_decoders import BumpRidge, PopulationVector, SinCosRidge
+from ._metrics import (
+    ExplainedFraction,
+    bits_per_spike,
+    circular_errors,
+    confusion_matrix,
+    explainable_variance,
+    feve,
+    fraction_correct,
+    mean_circular_error,
+    median_circular_error,
+    poisson_pseudo_r2,
+    response_correlation,
+)
+from ._multinomial import MultinomialDecoder, MultinomialProblem, fit_multinomial
+from ._network import DecodingNetwork, DecodingObjective
+from ._network_decoders import NetworkClassifier, NetworkRegression, fit_decoding_network
+from ._poisson_problem import Smoothness
+from ._readouts import AbstractReadout, DenseReadout, FactorizedReadout
+from ._ridge import LinearMap, ridge
+from ._row_space import RowSpaceNetwork, RowSpaceObjective, RowSpaceTrials
+from ._simulate import (
+    SimulatedPopulation,
+    simulate,
+)
+from ._stimuli import course_grating, course_gratings, grating
+from ._tuned import Tuned
+from ._validation import CrossValidation, MeanWithError, chance_level, cross_validate
+from ._von_mises import (
+    VonMises,
+    von_mises,
+)
 
 __all__ = [
+    "AbstractClassDecoder",
+    "AbstractDecoder",
+    "AbstractEncoder",
+    "AbstractFittedDecoder",
+    "AbstractProbabilisticDecoder",
+    "AbstractReadout",
     "AngleBins",
+    "BumpRidge",
+    "ConvolutionalEncoder",
+    "CrossValidation",
+    "DecodingNetwork",
+    "DecodingObjective",
+    "DenseReadout",
+    "EncodingObjective",
+    "ExplainedFraction",
+    "FactorizedReadout",
+    "GaborEnergy",
+    "GaussianDecoder",
+    "LinearMap",
+    "LinearNonlinearPoisson",
+    "MeanWithError",
+    "MultinomialDecoder",
+    "MultinomialProblem",
+    "NetworkClassifier",
+    "NetworkRegression",
+    "PoissonDecoder",
+    "PoissonFit",
+    "PopulationVector",
+    "RowSpaceNetwork",
+    "RowSpaceObjective",
+    "RowSpaceTrials",
+    "SimulatedPopulation",
+    "SinCosRidge",
+    "Smoothness",
+    "Tuned",
+    "VonMises",
+    "bits_per_spike",
+    "center_surround",
+    "chance_level",
     "circular_difference",
+    "circular_errors",
     "circular_mean",
+    "confusion_matrix",
+    "course_filters",
+    "course_grating",
+    "course_gratings",
+    "cross_validate",
+    "explainable_variance",
+    "feve",
+    "fit_decoding_network",
+    "fit_multinomial",
+    "fit_poisson",
+    "fraction_correct",
+    "gabor",
+    "gabor_bank",
+    "grating",
+    "lagged",
+    "linear_baseline",
+    "mean_circular_error",
+    "median_circular_error",
+    "null_baseline",
+    "paired_mean_baseline",
+    "poisson_pseudo_r2",
+    "posterior_mean_degrees",
+    "repeat_mean_baseline",
+    "response_correlation",
+    "ridge",
+    "simulate",
+    "stratified_folds",
+    "von_mises",
     "wrap_degrees",
 ]

@@ -122,7 +122,8 @@ class AngleBins(eqx.Module):
         if len(distinct) < 2 or np.max(np.abs(gaps - width)) > 1e-3 * width + 1e-3:
             shown = ", ".join(f"{angle:g}" for angle in distinct[:12]) + (", …" if len(distinct) > 12 else "")
             raise ValueError(
-                f"angles_degrees: expected at least two evenly spaced angles in {period_degrees:g}°, got {shown}."
+                f"angles_degrees: expected at least two evenly spaced angles in {period_degrees:g}°, got "
+                f"{shown}."
             )
         return cls(len(distinct), period_degrees, float(distinct[0]) - width / 2)
 

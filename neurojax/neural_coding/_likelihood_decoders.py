@@ -1,0 +1,226 @@
+"""Decoders by maximum likelihood under a model of the responses to each angle: Poisson or Gaussian."""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from .._checks import check_nonnegative, check_share, is_concrete
+from .._precision import product
+from ._angles import AngleBins
+from ._decoding import AbstractClassDecoder, AbstractProbabilisticDecoder
+from ._trials import Trials, check_trials
+
+__all__ = ["GaussianDecoder", "PoissonDecoder"]
+
+
+class PoissonDecoder(AbstractClassDecoder):
+    """Independent Poisson neurons: log p(x | k) = Σᵢ xᵢ ln λᵢₖ − λᵢₖ + const, for a flat prior over bins k.
+
+    λᵢₖ = (Σₙ Aₙₖ xₙᵢ + a·mᵢ)/(Σₙ Aₙₖ + a), with mᵢ the mean count of neuron i and A the trials' shares in
+    bins (below). A bin that no training trial falls in is never decoded.
+
+    Attributes:
+        bins: of the angles.
+        prior_count: a, in trials at the neuron's mean, > 0 in use: it keeps rates off 0.
+        smoothing_degrees: 0: a trial belongs to its bin alone, Aₙₖ = wₙ or 0; else it belongs to all,
+            Aₙₖ = wₙ exp(κ(cos(φₙ − φₖ) − 1)), κ = (P/(2π·smoothing))²: tuning curves smoothed round the
+            circle.
+
+    Raises:
+        ValueError: in use, for concrete responses below 0.
+
+    Reference: Ma, Beck, Latham & Pouget 2006, eq. 4 (flat prior); Zhang et al. 1998, eq. 36.
+    """
+
+    bins: AngleBins
+    prior_count: Real[ArrayLike, ""] = 1.0
+    smoothing_degrees: float = eqx.field(static=True, default=0.0, converter=float)
+    is_compiled: ClassVar[bool] = True
+
+    def __check_init__(self):
+        check_nonnegative("prior_count", self.prior_count)
+        check_nonnegative("smoothing_degrees", self.smoothing_degrees)
+
+    def fit(
+        self,
+        responses: Real[ArrayLike, "trials neurons"],
+        angles_degrees: Real[ArrayLike, " trials"],
+        *,
+        weights: Real[ArrayLike, " trials"] | None = None,
+    ) -> "FittedPoissonDecoder":
+        """Fit to trials, as `AbstractDecoder.fit` says."""
+        trials = check_trials(responses, angles_degrees, weights)
+        _check_counts("responses", trials.responses)
+        tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
+        return FittedPoissonDecoder(rates=tuning.mean, is_seen=tuning.is_seen, bins=self.bins)  # type: ignore[call-arg]
+
+
+class FittedPoissonDecoder(AbstractProbabilisticDecoder):
+    """Expected counts of each neuron in each bin."""
+
+    rates: Float[Array, "bins neurons"]
+    is_seen: Array
+    bins: AngleBins
+
+    def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
+        """Return log p(bin | response), in nats."""
+        response = jnp.asarray(response, self.rates.dtype)
+        # A neuron that never fired says nothing: it is silent in every bin.
+        fired = self.rates > 0
+        log_rates = jnp.where(fired, jnp.log(jnp.where(fired, self.rates, 1)), 0)
+        return _posterior(product(log_rates, response) - jnp.sum(self.rates, axis=1), self.is_seen)
+
+
+class GaussianDecoder(AbstractClassDecoder):
+    """Gaussian responses with one covariance at all angles: log p(x | k) = −½(x − μₖ)ᵀΣ⁻¹(x − μₖ) + const.
+
+    All bins are equally likely before. μₖ is estimated as the rates of `PoissonDecoder` are, with its
+    ``prior_count`` and ``smoothing_degrees``; the residuals around it have variances vᵢ, and, divided by √vᵢ,
+    the correlation matrix R, both over Σ w trials. Then Σ = V^½((1 − s)R + sI)V^½: s = 1 makes neurons
+    independent (the tuning curves alone decide), smaller s uses noise correlations, with which this is linear
+    discriminant analysis. With more neurons than trials the inverse is taken in the dual.
+
+    Attributes:
+        bins: of the angles.
+        shrinkage: s in [0, 1], or ``None`` for Ledoit and Wolf's estimate, which needs no tuning.
+        square_root: whether to take √x first, which gives counts a variance that hardly depends on the mean.
+        prior_count: pseudo-trials at the neuron's mean, ≥ 0.
+        smoothing_degrees: width of the kernel that smooths tuning curves; 0 for none.
+
+    Raises:
+        ValueError: in use, with ``square_root``, for concrete responses below 0.
+
+    Reference: Fisher 1936; Ledoit & Wolf 2004, J. Multivariate Anal. 88, lemma 3.2 to 3.4.
+    """
+
+    bins: AngleBins
+    shrinkage: Real[ArrayLike, ""] | None = None
+    square_root: bool = eqx.field(static=True, default=False)
+    prior_count: Real[ArrayLike, ""] = 0.0
+    smoothing_degrees: float = eqx.field(static=True, default=0.0, converter=float)
+    is_compiled: ClassVar[bool] = True
+
+    def __check_init__(self):
+        if self.shrinkage is not None:
+            check_share("shrinkage", self.shrinkage)
+        check_nonnegative("prior_count", self.prior_count)
+        check_nonnegative("smoothing_degrees", self.smoothing_degrees)
+
+    def fit(
+        self,
+        responses: Real[ArrayLike, "trials neurons"],
+        angles_degrees: Real[ArrayLike, " trials"],
+        *,
+        weights: Real[ArrayLike, " trials"] | None = None,
+    ) -> "FittedGaussianDecoder":
+        """Fit to trials, as `AbstractDecoder.fit` says."""
+        trials = check_trials(responses, angles_degrees, weights)
+        if self.square_root:
+            _check_counts("responses", trials.responses)
+            trials = eqx.tree_at(lambda t: t.responses, trials, jnp.sqrt(trials.responses))
+        tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
+        residuals = trials.responses - tuning.mean[self.bins.index(trials.angles_degrees)]
+        share = trials.weights / trials.n_effective
+        variance = product(share, residuals**2)
+        floor = (8 * jnp.finfo(variance.dtype).eps) ** 2 * product(share, trials.responses**2)
+        is_varying = variance > floor
+        # A neuron without noise would decide everything; one that does not vary has no differences to weigh.
+        precision_root = jnp.where(is_varying, 1 / jnp.sqrt(jnp.where(is_varying, variance, 1)), 0)
+        z = jnp.sqrt(share)[:, None] * residuals * precision_root
+        shrinkage = _ledoit_wolf(z, trials, is_varying) if self.shrinkage is None else self.shrinkage
+        means = tuning.mean * precision_root
+        readout = _whiten(z, jnp.asarray(shrinkage, z.dtype), means)
+        offsets = -0.5 * jnp.sum(readout * means, axis=1)
+        return FittedGaussianDecoder(  # type: ignore[call-arg]
+            readout=readout * precision_root,
+            offsets=offsets,
+            is_seen=tuning.is_seen,
+            bins=self.bins,
+            square_root=self.square_root,
+        )
+
+
+class FittedGaussianDecoder(AbstractProbabilisticDecoder):
+    """Linear discriminants: ln p(bin | x) = x·readout + offset + const."""
+
+    readout: Float[Array, "bins neurons"]
+    offsets: Float[Array, " bins"]
+    is_seen: Array
+    bins: AngleBins
+    square_root: bool = eqx.field(static=True)
+
+    def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
+        """Return log p(bin | response), in nats."""
+        response = jnp.asarray(response, self.readout.dtype)
+        response = jnp.sqrt(response) if self.square_root else response
+        return _posterior(product(self.readout, response) + self.offsets, self.is_seen)
+
+
+class _Tuning(NamedTuple):
+    mean: Array  # bins × neurons
+    is_seen: Array  # whether any trial is in a bin
+
+
+def _tuning(trials: Trials, bins: AngleBins, smoothing_degrees: float, prior_count) -> _Tuning:
+    if smoothing_degrees:
+        concentration = (bins.period_degrees / (2 * np.pi * smoothing_degrees)) ** 2
+        centers = jnp.asarray(bins.centers_degrees, trials.angles_degrees.dtype)
+        phase = (trials.angles_degrees[:, None] - centers) * (2 * np.pi / bins.period_degrees)
+        shares = jnp.exp(concentration * (jnp.cos(phase) - 1))
+    else:
+        shares = jax.nn.one_hot(bins.index(trials.angles_degrees), bins.n_bins, dtype=trials.weights.dtype)
+    shares = trials.weights[:, None] * shares
+    mass = jnp.sum(shares, axis=0)
+    overall = product(trials.weights, trials.responses) / trials.n_effective
+    total = product(shares.T, trials.responses) + prior_count * overall
+    is_seen = mass > 1e-3 * jnp.max(mass)
+    mean = total / jnp.where(is_seen, mass + prior_count, 1)[:, None]
+    return _Tuning(jnp.where(is_seen[:, None], mean, overall), is_seen)
+
+
+def _ledoit_wolf(z, trials: Trials, is_varying):
+    """Return the share of the identity; z has rows √share·residual, of weighted covariance zᵀz."""
+    share = trials.weights / trials.n_effective
+    n_neurons = jnp.maximum(jnp.sum(is_varying), 1)
+    gram = product(z, z.T)  # the norm of the covariance is that of the Gram matrix
+    square = jnp.sum(gram**2)
+    trace = jnp.trace(gram)
+    distance = square - trace**2 / n_neurons  # ‖R − μI‖²
+    # Σ share² ‖zzᵀ − R‖² of each trial's own zzᵀ, with z unweighted: diag(gram)/share is its ‖z‖².
+    lengths = jnp.where(share > 0, jnp.diag(gram) ** 2, 0)
+    spread = jnp.sum(lengths) - jnp.sum(share**2) * square
+    return jnp.clip(jnp.where(distance > 0, spread / jnp.where(distance > 0, distance, 1), 1), 0, 1)
+
+
+def _whiten(z, shrinkage, means):
+    """Return means @ ((1 − s) zᵀz + s I)⁻¹, by the smaller system."""
+    # Rounding alone would make the matrix singular at s = 0; then the largest s that changes nothing visible.
+    ridge = jnp.maximum(shrinkage, 8 * jnp.finfo(z.dtype).eps * z.shape[1])
+    z = jnp.sqrt(1 - shrinkage) * z
+    n_trials, n_neurons = z.shape
+    if n_neurons <= n_trials:
+        matrix = product(z.T, z) + ridge * jnp.eye(n_neurons, dtype=z.dtype)
+        return _solve(matrix, means.T).T
+    kernel = product(z, z.T) + ridge * jnp.eye(n_trials, dtype=z.dtype)
+    projected = _solve(kernel, product(z, means.T))
+    return (means - product(projected.T, z)) / ridge
+
+
+def _solve(matrix, rhs):
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix, lower=True), rhs)
+
+
+def _posterior(log_likelihood, is_seen):
+    return jax.nn.log_softmax(jnp.where(is_seen, log_likelihood, -jnp.inf))
+
+
+def _check_counts(name: str, responses) -> None:
+    if is_concrete(responses) and np.min(np.asarray(responses)) < 0:
+        raise ValueError(
+            f"{name}: expected counts or rates ≥ 0, got {float(np.min(np.asarray(responses))):.4g}; for "
+            "z-scored responses take GaussianDecoder without square_root."
+        )

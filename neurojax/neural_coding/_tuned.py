@@ -1,0 +1,148 @@
+"""Strengths chosen by cross-validation within the trials that a decoder is fitted to."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from .._checks import check_at_least, check_kind, check_positive, check_rank
+from .._types import Scalar
+from ._angles import AngleBins, circular_difference, wrap_degrees
+from ._decoding import AbstractDecoder, AbstractFittedDecoder, AbstractProbabilisticDecoder
+from ._trials import Trials, check_trials
+
+__all__ = ["Tuned"]
+
+
+class Tuned(AbstractDecoder):
+    """A decoder whose strength is chosen by cross-validation within the trials it is fitted to.
+
+    Each strength decodes each of ``n_folds`` held-out parts; the one with the largest mean log p(true bin),
+    or for decoders without probabilities the smallest mean absolute circular error, is fitted to all. Ties go
+    to the first.
+
+    Attributes:
+        decoder: of which one number is tuned; compiled.
+        strengths: to choose from.
+        where: which leaf of the decoder they replace.
+        n_folds: trials are dealt out in the order of their angles, so parts are stratified.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from neurojax.neural_coding import SinCosRidge
+        >>> angles = jnp.arange(0.0, 360.0, 10.0)
+        >>> responses = jnp.cos(jnp.deg2rad(angles[:, None] - jnp.array([0.0, 100.0, 250.0])))
+        >>> fitted = Tuned(SinCosRidge(), jnp.array([1e-3, 1.0])).fit(responses, angles)
+        >>> round(float(fitted.strength), 3)
+        0.001
+    """
+
+    decoder: AbstractDecoder
+    strengths: Float[Array, " strengths"] = eqx.field(converter=jnp.asarray)
+    where: Callable = eqx.field(static=True, default=lambda decoder: decoder.strength)
+    n_folds: int = eqx.field(static=True, default=5)
+    is_compiled: ClassVar[bool] = True
+
+    def __check_init__(self):
+        check_kind("decoder", self.decoder, AbstractDecoder)
+        if not self.decoder.is_compiled:
+            raise ValueError(f"decoder: expected one that compiles, got {type(self.decoder).__name__}.")
+        check_rank("strengths", self.strengths, "strengths")
+        check_positive("strengths", self.strengths)
+        check_at_least("n_folds", self.n_folds, 2)
+
+    @property
+    def period_degrees(self) -> float:
+        """After which angles come round."""
+        return self.decoder.period_degrees
+
+    def fit(
+        self,
+        responses: Real[ArrayLike, "trials neurons"],
+        angles_degrees: Real[ArrayLike, " trials"],
+        *,
+        weights: Real[ArrayLike, " trials"] | None = None,
+    ) -> "FittedTuned | FittedTunedProbabilities":
+        """Fit to trials, as `AbstractDecoder.fit` says."""
+        trials = check_trials(responses, angles_degrees, weights)
+        fold = _dealt(trials, self.period_degrees, self.n_folds)
+        strengths = self.strengths.astype(trials.responses.dtype)
+
+        def of_fold(f):
+            is_held = fold == f
+            return jax.vmap(lambda s: self._score(trials, s, is_held))(strengths)
+
+        scores = jax.lax.map(of_fold, jnp.arange(self.n_folds))
+        held = jnp.sum(trials.weights)
+        mean_scores = jnp.sum(scores, axis=0) / held
+        best = strengths[jnp.argmax(mean_scores)]
+        fitted = self._at(best).fit(trials.responses, trials.angles_degrees, weights=trials.weights)
+        if isinstance(fitted, AbstractProbabilisticDecoder):
+            return FittedTunedProbabilities(fitted, best, mean_scores)  # type: ignore[call-arg]
+        return FittedTuned(fitted, best, mean_scores)  # type: ignore[call-arg]
+
+    def _at(self, strength) -> AbstractDecoder:
+        return eqx.tree_at(self.where, self.decoder, strength)
+
+    def _score(self, trials: Trials, strength, is_held) -> Scalar:
+        weights = jnp.where(is_held, 0, trials.weights)
+        fitted = self._at(strength).fit(trials.responses, trials.angles_degrees, weights=weights)
+        scores = jax.vmap(partial(_trial_score, fitted))(trials.responses, trials.angles_degrees)
+        return jnp.sum(jnp.where(is_held & (trials.weights > 0), trials.weights * scores, 0))
+
+
+class FittedTuned(AbstractFittedDecoder):
+    """A fitted decoder, and how its strength was chosen.
+
+    Attributes:
+        fitted: the decoder at the best strength.
+        strength: the best.
+        scores: the mean held-out score of each strength.
+    """
+
+    fitted: AbstractFittedDecoder
+    strength: Scalar
+    scores: Float[Array, " strengths"]
+
+    @property
+    def period_degrees(self) -> float:
+        """After which angles come round."""
+        return self.fitted.period_degrees
+
+    def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
+        """Return the decoded angle of one trial, in degrees."""
+        return self.fitted.predict(response)
+
+
+class FittedTunedProbabilities(AbstractProbabilisticDecoder):
+    """`FittedTuned`, for decoders that have probabilities."""
+
+    fitted: AbstractProbabilisticDecoder
+    strength: Scalar
+    scores: Float[Array, " strengths"]
+
+    @property
+    def bins(self) -> AngleBins:
+        """The bins that have probabilities."""
+        return self.fitted.bins
+
+    def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
+        """Return log p(bin | response), in nats."""
+        return self.fitted.log_probabilities(response)
+
+
+def _trial_score(fitted: AbstractFittedDecoder, response, angle) -> Scalar:
+    if isinstance(fitted, AbstractProbabilisticDecoder):
+        return fitted.log_probabilities(response)[fitted.bins.index(angle)]
+    return -jnp.abs(circular_difference(fitted.predict(response), angle, fitted.period_degrees))
+
+
+def _dealt(trials: Trials, period_degrees: float, n_folds: int) -> Array:
+    """Return a fold for each trial: those that count, in the order of their angles, in turn."""
+    angles = wrap_degrees(trials.angles_degrees, period_degrees)
+    order = jnp.argsort(jnp.where(trials.weights > 0, angles, jnp.inf), stable=True)
+    return jnp.argsort(order) % n_folds

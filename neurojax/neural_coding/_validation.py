@@ -1,0 +1,228 @@
+"""Cross-validation of decoders: folds, held-out answers with standard errors, tuned strengths, chance."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int, Real
+
+from .._checks import check_at_least, check_kind
+from .._types import PRNGKey
+from ._angles import AngleBins
+from ._decoding import (
+    AbstractClassDecoder,
+    AbstractDecoder,
+    AbstractProbabilisticDecoder,
+)
+from ._folds import Splits, check_splits
+from ._trials import Trials, check_trials
+from ._tuned import Tuned
+
+__all__ = [
+    "CrossValidation",
+    "MeanWithError",
+    "chance_level",
+    "cross_validate",
+]
+
+_LEAST_PADDED, _LARGEST_PADDED = 16, 2**18
+
+
+class MeanWithError(NamedTuple):
+    """A mean over folds and its standard error.
+
+    Attributes:
+        value: the mean.
+        standard_error: standard deviation over folds (division by folds − 1) over √folds.
+    """
+
+    value: float
+    standard_error: float
+
+
+class CrossValidation(NamedTuple):
+    """What a decoder said of trials it had not seen.
+
+    Attributes:
+        predicted_degrees: of each trial; NaN for a trial that no fold tests.
+        true_degrees: of each trial.
+        fold: in which each trial was tested; −1 for none.
+        log_probabilities: of each bin, where the decoder has them, else ``None``.
+        period_degrees: after which the angles come round.
+    """
+
+    predicted_degrees: Float[np.ndarray, " trials"]
+    true_degrees: Float[np.ndarray, " trials"]
+    fold: Int[np.ndarray, " trials"]
+    log_probabilities: Float[np.ndarray, "trials bins"] | None
+    period_degrees: float
+
+    def score(self, measure: Callable[[Any, Any], Any]) -> MeanWithError:
+        """Return the mean over folds of a measure, and its standard error.
+
+        Args:
+            measure: ``measure(predicted_degrees, true_degrees) -> number``, such as
+                ``partial(median_circular_error, period_degrees=180)``.
+        """
+        values = [
+            float(measure(self.predicted_degrees[self.fold == f], self.true_degrees[self.fold == f]))
+            for f in range(self.fold.max() + 1)
+        ]
+        error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+        return MeanWithError(float(np.mean(values)), float(error))
+
+    def fraction_correct(self, bins: AngleBins) -> MeanWithError:
+        """Return the share of trials decoded into the bin of their angle."""
+        return self.score(lambda predicted, true: np.mean(bins.index(predicted) == bins.index(true)))
+
+
+def cross_validate(
+    decoder: AbstractDecoder,
+    responses: Real[ArrayLike, "trials neurons"],
+    angles_degrees: Real[ArrayLike, " trials"],
+    splits: Splits,
+    *,
+    drop_constant: bool = False,
+) -> CrossValidation:
+    """Fit a decoder to the training trials of each split, and have it decode the others.
+
+    All folds share one compiled program; small recordings are padded to round sizes with trials of weight 0
+    and neurons that never fire, so that the sessions of a data set share it too.
+
+    Args:
+        decoder: settings; `Tuned` chooses its strength within each training set.
+        responses: one trial a row.
+        angles_degrees: of each trial.
+        splits: pairs of the numbers of training and test trials, as from `stratified_folds` or, as a list,
+            from the ``split`` of a scikit-learn splitter. No trial may be tested twice.
+        drop_constant: whether to leave out neurons that do not vary, which are reported by a warning
+            otherwise; they carry no information, and harm no decoder here.
+
+    Returns:
+        The held-out answers.
+
+    Raises:
+        ValueError: for bad trials (`check_trials`), fewer than two splits, a trial in both sets of a split or
+            tested twice, and a class of the decoder's bins that a test set has and its training set lacks.
+    """
+    check_kind("decoder", decoder, AbstractDecoder)
+    trials = check_trials(responses, angles_degrees)
+    splits = check_splits(splits, len(trials.angles_degrees))
+    _check_classes(decoder, trials, splits)
+    trials = _report_constant(trials, drop_constant)
+    return _held_out(decoder, trials, splits)
+
+
+def chance_level(
+    decoder: AbstractDecoder,
+    responses: Real[ArrayLike, "trials neurons"],
+    angles_degrees: Real[ArrayLike, " trials"],
+    splits: Splits,
+    measure: Callable[[Any, Any], Any],
+    key: PRNGKey,
+    *,
+    n_permutations: int = 20,
+) -> Float[np.ndarray, " permutations"]:
+    """Cross-validate with the angles permuted among the trials: what a decoder scores that knows nothing.
+
+    The splits stay, so that a class may be missing from a training set by chance; it is then not decoded
+    there.
+
+    Args:
+        decoder: as for `cross_validate`.
+        responses: one trial a row.
+        angles_degrees: of each trial.
+        splits: as for `cross_validate`.
+        measure: as for `CrossValidation.score`.
+        key: of the permutations.
+        n_permutations: ≥ 1.
+
+    Returns:
+        The score of each permutation. With b of n at least as good as the score s of the angles as they are,
+        p = (b + 1)/(n + 1).
+    """
+    check_at_least("n_permutations", n_permutations, 1)
+    trials = check_trials(responses, angles_degrees)
+    splits, scores = check_splits(splits, len(trials.angles_degrees)), []
+    for permutation_key in jax.random.split(key, n_permutations):
+        order = np.asarray(jax.random.permutation(permutation_key, len(trials.angles_degrees)))
+        permuted = eqx.tree_at(lambda t: t.angles_degrees, trials, trials.angles_degrees[order])
+        scores.append(_held_out(decoder, permuted, splits).score(measure).value)
+    return np.asarray(scores)
+
+
+def _held_out(decoder: AbstractDecoder, trials: Trials, splits: Splits) -> CrossValidation:
+    n_trials = len(trials.angles_degrees)
+    padded = _padded(trials) if decoder.is_compiled else trials
+    run = _compiled_answers if decoder.is_compiled else _answers
+    predicted, fold, log_probabilities = np.full(n_trials, np.nan), np.full(n_trials, -1), None
+    for f, (train, test) in enumerate(splits):
+        weights = np.zeros(len(padded.weights), padded.responses.dtype)
+        weights[train] = 1
+        angles, of_bins = run(decoder, padded.responses, padded.angles_degrees, jnp.asarray(weights))
+        predicted[test], fold[test] = np.asarray(angles)[test], f
+        if of_bins is not None:
+            of_bins = np.asarray(of_bins)
+            if log_probabilities is None:
+                log_probabilities = np.full((n_trials, of_bins.shape[1]), np.nan)
+            log_probabilities[test] = of_bins[test]
+    true = np.asarray(trials.angles_degrees, float)
+    return CrossValidation(predicted, true, fold, log_probabilities, float(decoder.period_degrees))
+
+
+def _answers(decoder, responses, angles_degrees, weights):
+    fitted = decoder.fit(responses, angles_degrees, weights=weights)
+    probabilities = None
+    if isinstance(fitted, AbstractProbabilisticDecoder):
+        probabilities = jax.vmap(fitted.log_probabilities)(responses)
+    return jax.vmap(fitted.predict)(responses), probabilities
+
+
+_compiled_answers = eqx.filter_jit(_answers)
+
+
+def _padded(trials: Trials) -> Trials:
+    """Return small recordings with silent neurons and trials of no weight, up to round sizes."""
+    n_trials, n_neurons = trials.responses.shape
+    if n_trials * n_neurons > _LARGEST_PADDED:
+        return trials
+    rows, columns = (max(_LEAST_PADDED, 1 << (n - 1).bit_length()) for n in (n_trials, n_neurons))
+    responses = jnp.pad(trials.responses, ((0, rows - n_trials), (0, columns - n_neurons)))
+    vectors = (jnp.pad(v, (0, rows - n_trials)) for v in (trials.angles_degrees, trials.weights))
+    return Trials(responses, *vectors)
+
+
+def _check_classes(decoder: AbstractDecoder, trials: Trials, splits) -> None:
+    inner = decoder.decoder if isinstance(decoder, Tuned) else decoder
+    if not isinstance(inner, AbstractClassDecoder):
+        return
+    classes = np.asarray(inner.bins.index(trials.angles_degrees))
+    for f, (train, test) in enumerate(splits):
+        missing = np.setdiff1d(classes[test], classes[train])
+        if len(missing):
+            center = inner.bins.centers_degrees[missing[0]]
+            raise ValueError(
+                f"splits: expected every class in the training set of each fold, got none of bin "
+                f"{missing[0]} ({center:g}°) in fold {f}; of its trials there are {np.sum(classes == missing[0])}."
+            )
+
+
+def _report_constant(trials: Trials, drop: bool) -> Trials:
+    is_constant = np.ptp(np.asarray(trials.responses), axis=0) == 0
+    if not np.any(is_constant):
+        return trials
+    if np.all(is_constant):
+        raise ValueError(f"responses: expected neurons that vary, got {len(is_constant)} that do not.")
+    if drop:
+        return eqx.tree_at(lambda t: t.responses, trials, trials.responses[:, ~is_constant])
+    first = ", ".join(map(str, np.flatnonzero(is_constant)[:5]))
+    warnings.warn(
+        f"responses: {is_constant.sum()} of {len(is_constant)} neurons do not vary (the first: {first}); "
+        "they are kept and say nothing; drop_constant=True leaves them out.",
+        stacklevel=3,
+    )
+    return trials
