@@ -1,4 +1,4 @@
-"""Natural images, patches and whitening; handwritten digits; small colour photographs.
+"""Natural images, patches and whitening; handwritten digits; small photographs; recordings of visual cortex.
 
 Photographs and a part of MNIST come with the library; the sets of the literature are found in the folder
 that the environment variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are
@@ -9,6 +9,7 @@ from ._binarized import binarized_mnist
 from ._cifar import CIFAR10_CLASSES, LabelledColourImages, cifar10
 from ._digits import LabelledImages, mnist, mnist_subset
 from ._files import load_images, read_arrays
+from ._gratings import GratingRecording, MacaqueSession, MouseSession, macaque_sessions, mouse_sessions
 from ._patches import (
     PatchSampler,
     grid_patches,
@@ -18,13 +19,18 @@ from ._patches import (
     remove_pixel_mean,
 )
 from ._sets import kodak_images, natural_images, olshausen_images
+from ._stringer import StringerSplit, stringer_orientations, stringer_split
 from ._whitening import Whitening, fit_whitening, rescale_variance, unwhiten_1996, whiten_1996
 
 __all__ = [
     "CIFAR10_CLASSES",
+    "GratingRecording",
     "LabelledColourImages",
     "LabelledImages",
+    "MacaqueSession",
+    "MouseSession",
     "PatchSampler",
+    "StringerSplit",
     "Whitening",
     "binarized_mnist",
     "cifar10",
@@ -32,8 +38,10 @@ __all__ = [
     "grid_patches",
     "kodak_images",
     "load_images",
+    "macaque_sessions",
     "mnist",
     "mnist_subset",
+    "mouse_sessions",
     "natural_images",
     "normalize_variance",
     "olshausen_images",
@@ -42,6 +50,8 @@ __all__ = [
     "remove_patch_mean",
     "remove_pixel_mean",
     "rescale_variance",
+    "stringer_orientations",
+    "stringer_split",
     "unwhiten_1996",
     "whiten_1996",
 ]
