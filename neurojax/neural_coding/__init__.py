@@ -47,10 +47,34 @@ from ._simulate import (
 )
 from ._stimuli import course_grating, course_gratings, grating
 from ._tuned import Tuned
+from ._tuning import (
+    BinnedResponses,
+    bin_responses,
+    circular_smooth,
+    circular_variance,
+    direction_selectivity,
+    orientation_selectivity,
+    peak_angle,
+    preferred_direction,
+    preferred_orientation,
+    tuning_curves,
+)
 from ._validation import CrossValidation, MeanWithError, chance_level, cross_validate
+from ._variability import (
+    constant_neurons,
+    noise_correlations,
+    signal_correlations,
+    split_half_reliability,
+    trial_to_trial_reliability,
+)
 from ._von_mises import (
     VonMises,
     von_mises,
+)
+from ._von_mises_fit import (
+    VonMisesFit,
+    fit_von_mises,
+    fit_von_mises_batch,
 )
 
 __all__ = [
@@ -61,6 +85,7 @@ __all__ = [
     "AbstractProbabilisticDecoder",
     "AbstractReadout",
     "AngleBins",
+    "BinnedResponses",
     "BumpRidge",
     "ConvolutionalEncoder",
     "CrossValidation",
@@ -90,22 +115,30 @@ __all__ = [
     "Smoothness",
     "Tuned",
     "VonMises",
+    "VonMisesFit",
+    "bin_responses",
     "bits_per_spike",
     "center_surround",
     "chance_level",
     "circular_difference",
     "circular_errors",
     "circular_mean",
+    "circular_smooth",
+    "circular_variance",
     "confusion_matrix",
+    "constant_neurons",
     "course_filters",
     "course_grating",
     "course_gratings",
     "cross_validate",
+    "direction_selectivity",
     "explainable_variance",
     "feve",
     "fit_decoding_network",
     "fit_multinomial",
     "fit_poisson",
+    "fit_von_mises",
+    "fit_von_mises_batch",
     "fraction_correct",
     "gabor",
     "gabor_bank",
@@ -114,15 +147,24 @@ __all__ = [
     "linear_baseline",
     "mean_circular_error",
     "median_circular_error",
+    "noise_correlations",
     "null_baseline",
+    "orientation_selectivity",
     "paired_mean_baseline",
+    "peak_angle",
     "poisson_pseudo_r2",
     "posterior_mean_degrees",
+    "preferred_direction",
+    "preferred_orientation",
     "repeat_mean_baseline",
     "response_correlation",
     "ridge",
+    "signal_correlations",
     "simulate",
+    "split_half_reliability",
     "stratified_folds",
+    "trial_to_trial_reliability",
+    "tuning_curves",
     "von_mises",
     "wrap_degrees",
 ]

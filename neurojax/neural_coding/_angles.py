@@ -100,15 +100,24 @@ class AngleBins(eqx.Module):
     def around(
         cls, angles_degrees: Real[ArrayLike, " trials"], period_degrees: float | int = 360
     ) -> "AngleBins":
-        """Make bins whose centres are the distinct angles of an experiment, which must be evenly spaced.
+        """Make bins whose centres are the distinct angles of an experiment.
+
+        The coarsest even division of the circle is taken that has a centre within a twentieth of a bin of
+        every angle, the first centre on the smallest angle; some bins may have no angle, as where an
+        experiment left out a condition. Angles that were stored rounded find their bin.
 
         Args:
             angles_degrees: the angle of each trial, known now (not while JAX traces).
             period_degrees: after which angles come round.
 
         Raises:
-            ValueError: for angles that are not evenly spaced round the circle to a thousandth of their
-                spacing, so that a missing condition is seen.
+            ValueError: where no division into at most four times as many bins as there are angles fits.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> bins = AngleBins.around(jnp.array([0, 22, 45, 67, 90, 112, 135]), 180)
+            >>> bins.n_bins, bins.centers_degrees[:3].tolist()
+            (8, [0.0, 22.5, 45.0])
         """
         check_rank("angles_degrees", angles_degrees, "trials")
         check_finite("angles_degrees", angles_degrees)
@@ -117,15 +126,17 @@ class AngleBins(eqx.Module):
         wrapped = np.mod(np.asarray(angles_degrees, np.float64), period_degrees)
         # Of values that differ by rounding alone, and of 0 and a whole period, one is kept.
         distinct = np.unique(np.mod(np.round(wrapped, 3), period_degrees))
-        width = period_degrees / max(len(distinct), 1)
-        gaps = np.diff(np.append(distinct, distinct[:1] + period_degrees))
-        if len(distinct) < 2 or np.max(np.abs(gaps - width)) > 1e-3 * width + 1e-3:
-            shown = ", ".join(f"{angle:g}" for angle in distinct[:12]) + (", …" if len(distinct) > 12 else "")
-            raise ValueError(
-                f"angles_degrees: expected at least two evenly spaced angles in {period_degrees:g}°, got "
-                f"{shown}."
-            )
-        return cls(len(distinct), period_degrees, float(distinct[0]) - width / 2)
+        for n_bins in range(max(len(distinct), 2), 4 * len(distinct) + 1):
+            places = (distinct - distinct[0]) * n_bins / period_degrees
+            nearest = np.round(places)
+            is_apart = len(np.unique(np.mod(nearest, n_bins))) == len(distinct)
+            if is_apart and np.max(np.abs(places - nearest)) <= 0.1:
+                return cls(n_bins, period_degrees, float(distinct[0]) - period_degrees / n_bins / 2)
+        shown = ", ".join(f"{angle:g}" for angle in distinct[:12]) + (", …" if len(distinct) > 12 else "")
+        raise ValueError(
+            f"angles_degrees: expected at least two angles on an even division of {period_degrees:g}°, got "
+            f"{shown or 'none'}; for other angles make AngleBins(n_bins, period_degrees)."
+        )
 
     @property
     def width_degrees(self) -> float:

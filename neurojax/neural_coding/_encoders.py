@@ -51,9 +51,9 @@ class AbstractEncoder(eqx.Module):
 class ConvolutionalEncoder(AbstractEncoder):
     """One layer of filters, slid over the image, and a linear readout of every place.
 
-    response = output(readout(activation(image ⋆ filterₖ + biasₖ))), with ⋆ cross-correlation (the filter is not
-    flipped, as in PyTorch's ``conv2d``), one pixel a step, the image padded with zeros so that features have
-    its shape. Without ``activation`` and ``output`` it is linear in the image.
+    response = output(readout(activation(image ⋆ filterₖ + biasₖ))), with ⋆ cross-correlation (the filter is
+    not flipped, as in PyTorch's ``conv2d``), one pixel a step, the image padded with zeros so that features
+    have its shape. Without ``activation`` and ``output`` it is linear in the image.
 
     Attributes:
         filters: of odd height and width.
@@ -68,8 +68,8 @@ class ConvolutionalEncoder(AbstractEncoder):
         ValueError: at construction, for filters that are not of odd size and for shapes that do not fit.
 
     Reference:
-        Neuromatch Academy computational neuroscience, W1D5 (bonus), ConvFC; Klindt et al. 2017 for the factorised
-        readout.
+        Neuromatch Academy, Computational Neuroscience, W1D5 (bonus): ConvFC; Klindt, Ecker, Euler & Bethge
+        2017, NeurIPS 30, for the factorised readout.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -112,7 +112,7 @@ class ConvolutionalEncoder(AbstractEncoder):
             n_neurons: ≥ 1.
             key: for the readout's weights.
             readout: ``"dense"`` or ``"factorized"``.
-            weight_scale: standard deviation of the readout's weights, > 0 (see ``from_shape`` of the readouts).
+            weight_scale: standard deviation of the readout's weights, > 0 (see the readouts' ``from_shape``).
             activation: between filters and readout, or ``None``.
             output: after the readout, or ``None``.
 
@@ -131,7 +131,14 @@ class ConvolutionalEncoder(AbstractEncoder):
             shape, n_neurons, key, weight_scale=weight_scale, dtype=filters.dtype
         )
         bias = jnp.zeros(len(filters), filters.dtype)
-        return cls(jnp.asarray(filters), bias, drawn, shape[1:], activation, output)
+        return cls(
+            filters=jnp.asarray(filters),
+            bias=bias,
+            readout=drawn,
+            image_shape=shape[1:],
+            activation=activation,
+            output=output,
+        )
 
     @property
     def n_neurons(self) -> int:

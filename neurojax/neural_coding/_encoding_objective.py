@@ -28,14 +28,14 @@ class EncodingObjective(AbstractObjective):
     ℓ = (r − y)² for ``"squared"``, and ℓ = r − y·ln(r + epsilon) for ``"poisson"`` (in nats, without ln y!,
     which no model changes). With wₙ all readout weights of neuron n out of N, biases excepted,
 
-    - ``penalty_scale="neuron"``:  P₂ = (1/N) Σₙ Σᵢ wₙᵢ²  and  P₁ = (1/N) Σₙ Σᵢ |wₙᵢ|: for the readout, neurons
-      recorded together or alone have the same optimum, whatever their number, the batch's or the time's;
+    - ``penalty_scale="neuron"``:  P₂ = (1/N) Σₙ Σᵢ wₙᵢ²  and  P₁ = (1/N) Σₙ Σᵢ |wₙᵢ|: for given filters, a
+      neuron's optimum is the same whether it is fitted alone or with others, in small or large batches;
     - ``penalty_scale="sum"``:  P₂ = Σₙ Σᵢ wₙᵢ²  and  P₁ = Σₙ Σᵢ |wₙᵢ|, as in the source's exercise. Each
       neuron is then penalised N times as hard, as its own loss has the weight 1/N: l2 there is N·l2 here.
 
     Neither square has a factor ½. Called as ``objective(encoder, state, batch, key)`` by ``fit``, with
-    ``data=(images, responses)``: images (samples, rows, columns) and responses (samples, neurons); images may have
-    more leading axes, of time for example, if responses have them too. ``state`` is ``None``.
+    ``data=(images, responses)``: images (samples, rows, columns) and responses (samples, neurons); images may
+    have more leading axes, of time for example, if responses have them too. ``state`` is ``None``.
 
     Attributes:
         loss: ``"squared"`` or ``"poisson"``.
@@ -50,7 +50,7 @@ class EncodingObjective(AbstractObjective):
         ValueError: at construction, for an unknown name and a negative strength.
 
     Reference:
-        Neuromatch Academy computational neuroscience, W1D5 (bonus): MSE, L2 5e-4 and L1 1e-6 on sums.
+        Neuromatch Academy, Computational Neuroscience, W1D5 (bonus): MSE, L2 5e-4 and L1 1e-6 on sums.
     """
 
     loss: Loss = eqx.field(static=True, default="squared")
@@ -82,8 +82,8 @@ class EncodingObjective(AbstractObjective):
             rates = jax.vmap(model)(jnp.asarray(some))
             if not jnp.all(rates >= 0):
                 raise ValueError(
-                    "model: expected rates ≥ 0 for the poisson loss (give the encoder a positive output, such as "
-                    f"jax.nn.softplus), got {float(jnp.min(rates)):.4g}."
+                    "model: expected rates ≥ 0 for the poisson loss (give the encoder a positive output, "
+                    f"such as jax.nn.softplus), got {float(jnp.min(rates)):.4g}."
                 )
 
     def __call__(

@@ -36,15 +36,17 @@ class GaborEnergy(AbstractEncoder):
     u = x·cos θ − y·sin θ across the bars and w = x·sin θ + y·cos θ along them, and the envelope
     G = exp(−u²/(2·width_across²) − w²/(2·width_along²)),
 
-        even = (2/ΣG)·Σ G·(cos(2π·frequency·u) − m)·image,   odd = (2/ΣG)·Σ G·sin(2π·frequency·u)·image,
+        even = (2/ΣG)·Σ G·(cos(2π·frequency·u) − m)·image,
+        odd = (2/ΣG)·Σ G·(sin(2π·frequency·u) − n)·image,
         energy = even² + odd²,
         response = baseline + amplitude·energy        for ``output="energy"``,
         response = baseline + amplitude·√energy       for ``output="root"``,
 
-    sums over pixels, and m the mean of the cosine under G, so that a uniform image has the response ``baseline``.
-    The factors make energy 1 for the preferred grating at contrast 1, where the envelope holds some
-    cycles inside the image: a grating of contrast c has c². θ and θ + 180° are the same neuron; signs of widths
-    and frequency do not matter. Angles are those of `grating`: counter-clockwise from rightward as drawn.
+    sums over pixels, and m and n the means of cosine and sine under G, so that a uniform image has the response
+    ``baseline``. The factors make energy 1 for the preferred grating at contrast 1, where the envelope holds
+    some cycles inside the image: a grating of contrast c has c². θ and θ + 180° are the same neuron; signs of
+    widths and frequency do not matter. Angles are those of `grating`: counter-clockwise from rightward as
+    drawn, at a right angle to the bars.
 
     Attributes:
         row: the centre, in pixels from the middle of the top left pixel.
@@ -61,7 +63,8 @@ class GaborEnergy(AbstractEncoder):
     Gradient: of the root where the energy is 0: 0.
 
     Raises:
-        ValueError: at construction, for parameters that are not a number for each neuron, and an unknown output.
+        ValueError: at construction, for parameters that are not a number for each neuron, an unknown output
+            and an image shape that is none.
 
     Reference:
         Adelson & Bergen 1985, J. Opt. Soc. Am. A 2, 284-299.
@@ -146,8 +149,9 @@ class GaborEnergy(AbstractEncoder):
         # The softmax is G/ΣG, also for a centre far outside the image.
         share = jax.nn.softmax(-exponent.reshape(self.n_neurons, -1) / 2).reshape(exponent.shape)
         phase = 2 * jnp.pi * at["frequency"] * across
-        even = jnp.cos(phase) - jnp.sum(share * jnp.cos(phase), axis=(1, 2), keepdims=True)
-        return 2 * share[:, None] * jnp.stack([even, jnp.sin(phase)], axis=1)
+        pair = jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
+        means = jnp.sum(share[:, None] * pair, axis=(2, 3), keepdims=True)
+        return 2 * share[:, None] * (pair - means)
 
     def energy(self, image: Float[Array, "rows columns"]) -> PerNeuron:
         """Return even² + odd² of each neuron."""

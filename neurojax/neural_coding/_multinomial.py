@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._checks import check_at_least, check_kind, check_rank, check_real, check_size, is_concrete
 from .._precision import product
@@ -31,6 +31,7 @@ class MultinomialProblem(AbstractCompositeProblem):
         xs: samples, a 1 appended to each for the intercept, which is the last row of V.
         targets: one-hot classes.
         share: of each sample, together 1.
+        is_seen: which classes have samples; the others have probability 0.
         penalty: on the weights.
         lipschitz: an upper estimate of ½ λ_max(Σₙ sₙ xₙxₙᵀ).
     """
@@ -38,12 +39,14 @@ class MultinomialProblem(AbstractCompositeProblem):
     xs: Float[Array, "samples inputs"]
     targets: Float[Array, "samples classes"]
     share: Float[Array, " samples"]
+    is_seen: Bool[Array, " classes"]
     penalty: AbstractPenalty
     lipschitz: Scalar
 
     def smooth_gradient(self, value: Float[Array, "inputs classes"]) -> Float[Array, "inputs classes"]:
         """Return Σₙ sₙ xₙᵀ(softmax(xₙ V) − one-hot(kₙ))."""
-        error = jax.nn.softmax(product(self.xs, value)) - self.targets
+        scores = jnp.where(self.is_seen, product(self.xs, value), -jnp.inf)
+        error = jax.nn.softmax(scores) - self.targets
         return product(self.xs.T, self.share[:, None] * error)
 
     def residual(self, value: Float[Array, "inputs classes"]) -> Scalar:
@@ -65,7 +68,8 @@ def fit_multinomial(
 ) -> Solution:
     """Minimise −Σₙ wₙ log softmax(xₙB + b)[kₙ]/Σ w + penalty(B) over B and b.
 
-    By FISTA with restarts. Every class has its own weights, so that without a penalty they are determined up
+    By FISTA with restarts. A class without samples has probability 0, and weights and intercept 0. Every
+    other class has its own weights, so that without a penalty they are determined up
     to what is common to all classes. scikit-learn's ``LogisticRegression(C=c)`` is ``ElasticNet(0,
     1/(c·samples))``.
 
@@ -111,8 +115,14 @@ def fit_multinomial(
     fixed, fixed_share = constant(inputs), constant(share)
     bound = largest_eigenvalue(lambda u: product(fixed.T, fixed_share * product(fixed, u)), start[:, 0])
     targets = jax.nn.one_hot(classes, n_classes, dtype=xs.dtype)
+    is_seen = product(weights, targets) > 0
     problem = MultinomialProblem(
-        xs=inputs, targets=targets, share=share, penalty=OnWeights(penalty), lipschitz=0.5 * bound
+        xs=inputs,
+        targets=targets,
+        share=share,
+        is_seen=is_seen,
+        penalty=OnWeights(penalty),
+        lipschitz=0.5 * bound,
     )
     return iterate(FISTA(), problem, start, tol=tol, max_steps=max_steps, gradient=gradient)
 
@@ -157,9 +167,10 @@ class MultinomialDecoder(AbstractClassDecoder):
         """Fit to trials, as `AbstractDecoder.fit` says."""
         trials = check_trials(responses, angles_degrees, weights)
         scale = standardizer(trials.responses, trials.weights)
+        classes = self.bins.index(trials.angles_degrees)
         solution = fit_multinomial(
             scale(trials.responses),
-            self.bins.index(trials.angles_degrees),
+            classes,
             self.bins.n_bins,
             self.penalty,
             weights=trials.weights,
@@ -170,6 +181,7 @@ class MultinomialDecoder(AbstractClassDecoder):
         return FittedMultinomialDecoder(  # type: ignore[call-arg]
             scale=scale,
             linear=linear,
+            is_seen=product(trials.weights, jax.nn.one_hot(classes, self.bins.n_bins)) > 0,
             bins=self.bins,
             status=solution.status,
             n_steps=solution.n_steps,
@@ -181,10 +193,12 @@ class FittedMultinomialDecoder(AbstractProbabilisticDecoder):
 
     scale: Standardizer
     linear: LinearMap
+    is_seen: Bool[Array, " bins"]
     bins: AngleBins
     status: Int[Array, ""]
     n_steps: Int[Array, ""]
 
     def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
         """Return log p(bin | response), in nats."""
-        return jax.nn.log_softmax(self.linear(self.scale(response)))
+        scores = self.linear(self.scale(response))
+        return jax.nn.log_softmax(jnp.where(self.is_seen, scores, -jnp.inf))

@@ -1,7 +1,7 @@
 """The Poisson loss as a function of a linear predictor, and its derivatives.
 
-ℓ(u; y) = rate(u) − y·ln rate(u), with rate = exp or softplus; convex in u for y ≥ 0. Each function is exact where
-the other's rate underflows.
+ℓ(u; y) = rate(u) − y·ln rate(u), with rate = exp or softplus; convex in u for y ≥ 0. ln rate and
+its derivatives stay exact where the rate itself underflows.
 """
 
 from typing import Literal
@@ -14,6 +14,7 @@ __all__ = ["Nonlinearity", "curvature", "curvature_between", "inverse_rate", "lo
 Nonlinearity = Literal["exp", "softplus"]
 
 _FAR = -20.0  # below it softplus(u) is eᵘ − e²ᵘ/2 to the last digit
+_SMALL = -7.0
 _STEEPEST = 0.17  # above max_u of −∂² ln softplus(u), 0.1671…
 
 
@@ -46,9 +47,12 @@ def curvature(nonlinearity: Nonlinearity, u, y):
     """Return ∂²ℓ/∂u² ≥ 0."""
     if nonlinearity == "exp":
         return jnp.exp(u)
-    on, ratio = jax.nn.sigmoid(u), _log_slope(u)
-    bend = jnp.maximum(ratio * (ratio - jax.nn.sigmoid(-u)), 0)
-    return on * jax.nn.sigmoid(-u) + y * bend
+    on, off, ratio = jax.nn.sigmoid(u), jax.nn.sigmoid(-u), _log_slope(u)
+    # Its series in eᵘ where the difference of two numbers near 1 would be rounding.
+    small = jnp.exp(jnp.minimum(u, _SMALL))
+    series = small / 2 - 5 / 6 * small**2 + 9 / 8 * small**3
+    bend = jnp.where(u < _SMALL, series, ratio * (ratio - off))
+    return on * off + y * jnp.maximum(bend, 0)
 
 
 def curvature_between(nonlinearity: Nonlinearity, u, d, y):

@@ -1,11 +1,11 @@
 """Penalised Poisson regression as a composite problem, and a step that is safe for exponential rates."""
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._checks import check_nonnegative
 from .._precision import product
@@ -13,7 +13,8 @@ from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, re
 from .._trees import constant
 from .._types import Scalar
 from ..convergence import AbstractSolver
-from ..penalties import AbstractPenalty, AbstractProximalPenalty
+from ..penalties import AbstractProximalPenalty
+from ._intercept import OnWeights
 from ._poisson_loss import Nonlinearity, curvature, curvature_between, inverse_rate, slope
 
 __all__ = ["GuardedFISTA", "PoissonProblem", "Smoothness", "make_problem"]
@@ -25,8 +26,8 @@ Value = Float[Array, " unknowns"]
 class Smoothness(eqx.Module):
     """A prior that neighbouring pixels have like weights: ½·strength·‖D w‖².
 
-    (D w)ᵢ = Σⱼ (wᵢ − wⱼ) over the neighbours j of pixel i above, below, left and right, inside the image: minus
-    the discrete Laplacian. Constant images are free. Weights of several lags are smoothed each for itself.
+    (D w)ᵢ = Σⱼ (wᵢ − wⱼ) over the neighbours j of pixel i above, below, left and right, inside the image:
+    minus the discrete Laplacian. Constant images are free. Weights of several lags are smoothed lag by lag.
 
     Attributes:
         strength: ≥ 0.
@@ -57,8 +58,8 @@ class Smoothness(eqx.Module):
         rows, columns = self.image_shape
         if n_features % (rows * columns):
             raise ValueError(
-                f"{name}: expected a multiple of {rows * columns} features (smoothness over {rows} x {columns} "
-                f"pixels), got {n_features}."
+                f"{name}: expected a multiple of {rows * columns} features (smoothness over {rows} x "
+                f"{columns} pixels), got {n_features}."
             )
 
     def differences(self, weights: Vector) -> Vector:
@@ -81,26 +82,6 @@ class Smoothness(eqx.Module):
         return self.strength.astype(weights.dtype) * self.differences(self.differences(weights))
 
 
-class OnWeights(AbstractProximalPenalty):
-    """A penalty on all entries but the last, which is the bias."""
-
-    penalty: AbstractProximalPenalty
-    is_smooth: ClassVar[bool] = False
-    is_separable: ClassVar[bool] = False
-
-    def prox(self, v, step_size):
-        """Return the operator's result, and the bias as it was."""
-        return jnp.append(self.penalty.prox(v[:-1], step_size), v[-1])
-
-    def gradient(self, code) -> Value:
-        """Return the derivative of the penalty, 0 for the bias."""
-        return jnp.append(self.penalty.gradient(code[:-1]), 0)
-
-    def support(self, code) -> Bool[Array, " unknowns"]:
-        """Return which entries move: the bias always does."""
-        return jnp.append(self.penalty.support(code[:-1]), True)
-
-
 class PoissonProblem(AbstractCompositeProblem):
     """Penalised maximum likelihood over z = (w, b/unit), features centred.
 
@@ -117,7 +98,7 @@ class PoissonProblem(AbstractCompositeProblem):
 
     xs: Float[Array, "samples features"]
     counts: Float[Array, " samples"]
-    penalty: AbstractPenalty
+    penalty: OnWeights
     smoothness: Smoothness | None
     unit: Scalar
     start_slope: Scalar
@@ -144,7 +125,7 @@ class PoissonProblem(AbstractCompositeProblem):
         return self._pull(bends * self.predictor(direction), direction)
 
     def curvature_along(self, value: Value, change: Value) -> Scalar:
-        """Bound the second derivative of the smooth part on the way to ``value + change``, times ‖change‖²."""
+        """Bound ⟨∇²f(v)·change, change⟩, f the smooth part, for v on the way to ``value + change``."""
         u, d = self.predictor(value), self.predictor(change)
         bends = curvature_between(self.nonlinearity, u, d, self.counts)
         bent = jnp.mean(bends * d**2)
@@ -226,7 +207,16 @@ def make_problem(
     mean = jnp.where(jnp.all(counts >= 0), jnp.mean(counts), jnp.nan)
     bias = inverse_rate(nonlinearity, jax.lax.stop_gradient(mean)) / unit
     start = jnp.append(jnp.zeros(n_features, xs.dtype), bias)
-    problem = PoissonProblem(xs, counts, OnWeights(penalty), smoothness, unit, one, one, nonlinearity)
+    problem = PoissonProblem(
+        xs=xs,
+        counts=counts,
+        penalty=OnWeights(penalty),
+        smoothness=smoothness,
+        unit=unit,
+        start_slope=one,
+        lipschitz=one,
+        nonlinearity=nonlinearity,
+    )
     still = constant(problem)
     steepest = largest_eigenvalue(lambda z: still.curvature_product(start, z), start)
     start_slope = length(still.smooth_gradient(start)[:-1])

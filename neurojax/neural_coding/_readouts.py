@@ -17,7 +17,7 @@ Features = Float[Array, "filters rows columns"]
 
 
 class AbstractReadout(eqx.Module):
-    """A linear map from features (filters, rows, columns) to neurons, and which of its numbers are weights."""
+    """A linear map from features (filters, rows, columns) to neurons, and what of it is penalised."""
 
     bias: eqx.AbstractVar[Float[Array, " neurons"]]
 

@@ -207,7 +207,7 @@ def _check_classes(decoder: AbstractDecoder, trials: Trials, splits) -> None:
             center = inner.bins.centers_degrees[missing[0]]
             raise ValueError(
                 f"splits: expected every class in the training set of each fold, got none of bin "
-                f"{missing[0]} ({center:g}°) in fold {f}; of its trials there are {np.sum(classes == missing[0])}."
+                f"{missing[0]} ({center:g}°) in fold {f} (trials in all: {np.sum(classes == missing[0])})."
             )
 
 

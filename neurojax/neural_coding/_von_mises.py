@@ -52,8 +52,8 @@ def von_mises(angles_degrees: Real[ArrayLike, "*shape"], parameters: VonMises) -
         >>> print(von_mises(jnp.array([90.0, 270.0]), tuning).round(2))
         [5.04 3.07]
     """
-    phase = jnp.asarray(angles_degrees) - parameters.preferred_degrees
+    phase = jnp.asarray(angles_degrees) - jnp.asarray(parameters.preferred_degrees)
     cosine = jnp.cos(phase * (2 * np.pi / parameters.period_degrees))
     near = parameters.amplitude * jnp.exp(parameters.concentration * (cosine - 1))
     opposite = parameters.opposite_amplitude * jnp.exp(-parameters.concentration * (cosine + 1))
-    return parameters.baseline + near + opposite
+    return jnp.asarray(parameters.baseline) + near + opposite

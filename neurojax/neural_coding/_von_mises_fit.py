@@ -1,4 +1,4 @@
-"""Least-squares fits of von Mises tuning: linear parameters in closed form, the other two by Newton's steps."""
+"""Least-squares fits of von Mises tuning: linear parameters in closed form, the other two by Newton steps."""
 
 from functools import partial
 from typing import NamedTuple
@@ -53,10 +53,11 @@ def fit_von_mises(
     """Fit `von_mises` to one tuning curve by least squares; ``jit`` it for speed.
 
     Minimises Σ(curve − f)² with amplitudes ≥ 0. Baseline and amplitudes are eliminated in closed form
-    (variable projection), damped Newton steps find the preferred angle and the logarithm of the concentration,
-    from the best match in a bank of 72 angles × 6 concentrations. The concentration stays between 0.1 (a
-    cosine to all intents) and the value whose peak is as narrow as the angles are dense:
-    ln 2/(1 − cos(π/bins)). A curve without a peak that is better than its mean ends with amplitude 0.
+    (variable projection); damped Newton steps find the preferred angle and the logarithm of the
+    concentration, from the best match in a bank of 72 angles × 9 concentrations. The concentration stays
+    between 0.1 (a cosine to all intents) and the least of 100 and ln 2/(1 − cos(π/bins)), at which half
+    the height is reached half a bin from the peak. A peak is never negative: a trough is fitted by what
+    rises round it.
 
     Args:
         curve: the mean response at each angle; batch with ``jax.vmap``, or use `fit_von_mises_batch`.
@@ -100,19 +101,19 @@ def fit_von_mises(
     angles = _check_angles(angles_degrees, values, n_peaks)
     mean = jnp.mean(values)
     centred = values - mean
-    size = _size(centred, mean)
+    size = lax.stop_gradient(_size(centred, mean))
     phases = angles * (2 * np.pi / period_degrees)
-    problem = _Misfit(centred / lax.stop_gradient(size), jnp.cos(phases), jnp.sin(phases), n_peaks)
+    unit = jnp.where(size == 0, 0, centred / jnp.where(size == 0, 1, size))
+    problem = _Misfit(unit, jnp.cos(phases), jnp.sin(phases), n_peaks)
     solution = iterate(_Newton(), problem, _start(problem), tol=tol, max_steps=max_steps, steps_per_check=4)
     amplitudes, bumps, offsets = problem.project(solution.value)
     fitted = product(amplitudes, bumps)
-    # 1 − Σ(y − f)² of a curve of length 1; where it is constant the curve is 0, and R² too.
-    left = jnp.sum((problem.curve - fitted) ** 2)
-    r_squared = jnp.sum(problem.curve**2) - left
-    amplitudes = lax.stop_gradient(size) * amplitudes
+    power = jnp.where(size == 0, 1, jnp.sum(unit**2))
+    r_squared = jnp.where(size == 0, 0, 1 - jnp.sum((unit - fitted) ** 2) / power)
+    amplitudes = size * amplitudes
     baseline = mean - jnp.dot(amplitudes, offsets)
     tuning = _tuning(solution.value, amplitudes, baseline, float(period_degrees))
-    return VonMisesFit(tuning, r_squared, solution.status, solution.n_steps)
+    return VonMisesFit(tuning, r_squared, jnp.asarray(solution.status), jnp.asarray(solution.n_steps))
 
 
 @eqx.filter_jit
@@ -188,7 +189,7 @@ class _Misfit(AbstractProblem):
         return jnp.sum((self.curve - jnp.sum(amplitudes[:, None] * bumps, 0)) ** 2)
 
     def look(self, value):
-        """Return cost, gradient, and a positive form of the Hessian, on the side of the limits that is open."""
+        """Return cost, gradient and a positive form of the Hessian; 0 where a limit is pressed against."""
 
         def with_cost(value):
             cost, gradient = jax.value_and_grad(self.cost)(value)
@@ -316,11 +317,11 @@ def _solve(matrix, right):
 
 
 def _size(centred, mean):
-    """Return ‖centred‖₂ without overflow, infinite for a curve that is constant to rounding."""
+    """Return ‖centred‖₂ without overflow, 0 for a curve that is constant to rounding."""
     largest = jnp.max(jnp.abs(centred))
     is_constant = largest <= 8 * jnp.finfo(centred.dtype).eps * jnp.abs(mean)
     safe = jnp.where(is_constant, 1, largest)
-    return jnp.where(is_constant, jnp.inf, safe * jnp.sqrt(jnp.sum((centred / safe) ** 2)))
+    return jnp.where(is_constant, 0, safe * jnp.sqrt(jnp.sum((centred / safe) ** 2)))
 
 
 def _check_peaks(n_peaks, period_degrees) -> None:

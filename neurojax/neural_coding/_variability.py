@@ -1,0 +1,155 @@
+"""How responses to the same stimulus vary: correlations, reliability, neurons that never vary."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from .._checks import check_at_least, check_rank, check_real, check_size
+from .._precision import product
+from .._types import PRNGKey
+from ._metrics import response_correlation
+
+__all__ = [
+    "constant_neurons",
+    "noise_correlations",
+    "signal_correlations",
+    "split_half_reliability",
+    "trial_to_trial_reliability",
+]
+
+
+def constant_neurons(responses: Float[ArrayLike, "trials neurons"]) -> Bool[Array, " neurons"]:
+    """Return which neurons answer every trial alike (to rounding), silent ones among them, or hold NaN.
+
+    Such a neuron can be neither z-scored nor correlated; ``responses[:, ~constant_neurons(responses)]``
+    drops them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(constant_neurons(jnp.array([[0.0, 1.0, jnp.nan], [0.0, 2.0, 1.0]])))
+        [ True False  True]
+    """
+    responses = _real("responses", responses, "trials neurons")
+    largest, least = jnp.max(responses, 0), jnp.min(responses, 0)
+    size = jnp.maximum(jnp.abs(largest), jnp.abs(least))
+    is_varied = largest - least > 8 * jnp.finfo(responses.dtype).eps * size
+    return ~(is_varied & jnp.all(jnp.isfinite(responses), 0))
+
+
+def signal_correlations(tuning: Float[ArrayLike, "neurons bins"]) -> Float[Array, "neurons neurons"]:
+    """Compute Pearson's correlation between the tuning curves of all pairs of neurons.
+
+    NaN in the rows and columns of neurons whose curve is constant or holds NaN. The result of n neurons
+    has n² numbers: choose neurons first.
+    """
+    return _correlations(_real("tuning", tuning, "neurons bins").T)
+
+
+def noise_correlations(
+    responses: Float[ArrayLike, "trials neurons"], labels: Int[ArrayLike, " trials"], n_labels: int
+) -> Float[Array, "neurons neurons"]:
+    """Compute Pearson's correlation of all pairs of neurons in what each trial adds to its condition's mean.
+
+    Residuals of all conditions are pooled as they are. A condition seen once has a residual of 0 and adds
+    nothing. NaN for neurons whose residuals are all 0 or that hold NaN.
+
+    Args:
+        responses: one trial a row.
+        labels: the condition of each trial, 0 to n_labels − 1.
+        n_labels: how many conditions, ≥ 1.
+
+    Raises:
+        ValueError: for lengths that do not match and counts below 1.
+
+    Reference:
+        Cohen & Kohn 2011, Nat. Neurosci. 14, 811-819.
+    """
+    check_at_least("n_labels", n_labels, 1)
+    responses = _real("responses", responses, "trials neurons")
+    check_rank("labels", labels, "trials")
+    check_size("labels", labels, 0, responses.shape[0], "trials (as responses)")
+    labels = jnp.asarray(labels)
+    sums = jax.ops.segment_sum(responses, labels, n_labels)
+    n_trials = jnp.bincount(labels, length=n_labels).astype(responses.dtype)
+    means = sums / jnp.maximum(n_trials, 1)[:, None]
+    residuals = responses - means[labels]
+    # Of a neuron that answers each condition alike only rounding is left.
+    is_rounding = jnp.max(jnp.abs(residuals), 0) <= 8 * _eps(responses) * jnp.max(jnp.abs(responses), 0)
+    return _correlations(jnp.where(is_rounding, 0, residuals))
+
+
+def split_half_reliability(
+    responses: Float[ArrayLike, "repeats stimuli neurons"], key: PRNGKey, *, is_corrected: bool = True
+) -> Float[Array, " neurons"]:
+    """Compute the correlation over stimuli between the means of two halves of the repeats, chosen at random.
+
+    Of an odd number of repeats one is left out.
+
+    Args:
+        responses: to at least 2 repeats of each stimulus.
+        key: of the choice; average over keys for less scatter.
+        is_corrected: whether to give Spearman and Brown's 2r/(1 + r), the reliability of the mean over all
+            repeats, and not r, that of the mean over half of them.
+
+    Returns:
+        r or 2r/(1 + r) of each neuron; NaN where a half is constant or holds NaN.
+
+    Raises:
+        ValueError: for responses without three axes or with fewer than 2 repeats.
+
+    Reference:
+        Spearman 1910, Br. J. Psychol. 3, 271-295; Brown 1910, the same, 296-322.
+    """
+    responses = _repeats(responses)
+    half = responses.shape[0] // 2
+    order = jax.random.permutation(key, responses.shape[0])
+    first, second = (jnp.mean(responses[part], 0) for part in (order[:half], order[half : 2 * half]))
+    correlation = response_correlation(first, second)
+    correlation = jnp.where(constant_neurons(first), jnp.nan, correlation)
+    # At r = −1 the correction has no value.
+    return 2 * correlation / (1 + correlation) if is_corrected else correlation
+
+
+def trial_to_trial_reliability(
+    responses: Float[ArrayLike, "repeats stimuli neurons"],
+) -> Float[Array, " neurons"]:
+    """Compute the mean, over repeats, of the correlation of a repeat with the mean of the other repeats.
+
+    Correlations are over stimuli; NaN for a neuron of which a repeat is constant or holds NaN.
+
+    Args:
+        responses: to at least 2 repeats of each stimulus.
+
+    Raises:
+        ValueError: for responses without three axes or with fewer than 2 repeats.
+    """
+    responses = _repeats(responses)
+    others = (jnp.sum(responses, 0) - responses) / (responses.shape[0] - 1)
+    return jnp.mean(jax.vmap(response_correlation)(others, responses), 0)
+
+
+def _correlations(samples):
+    """Return the correlations of the columns."""
+    centred = samples - jnp.mean(samples, 0)
+    is_constant = constant_neurons(samples)
+    length = jnp.sqrt(jnp.sum(jnp.where(is_constant, 1, centred**2), 0))
+    directions = jnp.where(is_constant, jnp.nan, centred / length)
+    return jnp.clip(product(directions.T, directions), -1, 1)
+
+
+def _repeats(responses):
+    responses = _real("responses", responses, "repeats stimuli neurons")
+    if responses.shape[0] < 2:
+        raise ValueError(f"responses: expected at least 2 repeats on axis 0, got shape {responses.shape}.")
+    return responses
+
+
+def _real(name, values, axes):
+    values = jnp.asarray(values)
+    check_rank(name, values, axes)
+    check_real(name, values)
+    return values
+
+
+def _eps(values):
+    return jnp.finfo(values.dtype).eps
