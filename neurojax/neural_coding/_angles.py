@@ -61,6 +61,7 @@ def circular_mean(
         5.0
     """
     angles = _as_float(angles_degrees)
+    check_positive("period_degrees", period_degrees)
     phase = angles * (2 * np.pi / period_degrees)
     weights = jnp.ones_like(phase) if weights is None else jnp.asarray(weights)
     turned = jnp.arctan2(jnp.sum(weights * jnp.sin(phase)), jnp.sum(weights * jnp.cos(phase)))
@@ -102,7 +103,7 @@ class AngleBins(eqx.Module):
     ) -> "AngleBins":
         """Make bins whose centres are the distinct angles of an experiment.
 
-        The coarsest even division of the circle is taken that has a centre within a twentieth of a bin of
+        The coarsest even division of the circle is taken that has a centre within a tenth of a bin of
         every angle, the first centre on the smallest angle; some bins may have no angle, as where an
         experiment left out a condition. Angles that were stored rounded find their bin.
 
@@ -111,7 +112,8 @@ class AngleBins(eqx.Module):
             period_degrees: after which angles come round.
 
         Raises:
-            ValueError: where no division into at most four times as many bins as there are angles fits.
+            ValueError: for fewer than two distinct angles, and where no division into at most four times as
+                many bins as there are angles fits.
 
         Example:
             >>> import jax.numpy as jnp
@@ -120,13 +122,15 @@ class AngleBins(eqx.Module):
             (8, [0.0, 22.5, 45.0])
         """
         check_rank("angles_degrees", angles_degrees, "trials")
+        check_positive("period_degrees", period_degrees)
         check_finite("angles_degrees", angles_degrees)
         if not is_concrete(angles_degrees):
             raise ValueError("angles_degrees: expected known values, got a tracer; make bins outside of jit.")
         wrapped = np.mod(np.asarray(angles_degrees, np.float64), period_degrees)
         # Of values that differ by rounding alone, and of 0 and a whole period, one is kept.
         distinct = np.unique(np.mod(np.round(wrapped, 3), period_degrees))
-        for n_bins in range(max(len(distinct), 2), 4 * len(distinct) + 1):
+        largest = 4 * len(distinct) if len(distinct) > 1 else 0
+        for n_bins in range(len(distinct), largest + 1):
             places = (distinct - distinct[0]) * n_bins / period_degrees
             nearest = np.round(places)
             is_apart = len(np.unique(np.mod(nearest, n_bins))) == len(distinct)

@@ -65,6 +65,8 @@ def check_splits(splits: Splits, n_trials: int) -> list[tuple[np.ndarray, np.nda
                 f"{len(test)} in fold {f}; are there fewer trials ({n_trials}) than folds?"
             )
         numbers = np.concatenate([train, test])
+        if not np.issubdtype(numbers.dtype, np.integer):
+            raise ValueError(f"splits: expected numbers of trials, integers, got dtype {numbers.dtype}.")
         if numbers.min() < 0 or numbers.max() >= n_trials:
             raise ValueError(
                 f"splits: expected numbers of trials, 0 to {n_trials - 1}, got {numbers.min()} to "
@@ -73,6 +75,10 @@ def check_splits(splits: Splits, n_trials: int) -> list[tuple[np.ndarray, np.nda
         if len(np.intersect1d(train, test)):
             raise ValueError(
                 f"splits: expected fold {f} to test other trials than it trains on, got some in both."
+            )
+        if len(np.unique(numbers)) < len(numbers):
+            raise ValueError(
+                f"splits: expected each trial once in a training or test set, got more in fold {f}."
             )
         tested[test] += 1
     if tested.max() > 1:

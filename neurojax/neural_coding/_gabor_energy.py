@@ -42,7 +42,7 @@ class GaborEnergy(AbstractEncoder):
         response = baseline + amplitude·energy        for ``output="energy"``,
         response = baseline + amplitude·√energy       for ``output="root"``,
 
-    sums over pixels, and m and n the means of cosine and sine under G, so that a uniform image has the response
+    sums over pixels, m and n the means of cosine and sine under G, so that a uniform image has the response
     ``baseline``. The factors make energy 1 for the preferred grating at contrast 1, where the envelope holds
     some cycles inside the image: a grating of contrast c has c². θ and θ + 180° are the same neuron; signs of
     widths and frequency do not matter. Angles are those of `grating`: counter-clockwise from rightward as

@@ -11,17 +11,18 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._checks import check_nonnegative, check_share, is_concrete
 from .._precision import product
 from ._angles import AngleBins
-from ._decoding import AbstractClassDecoder, AbstractProbabilisticDecoder
-from ._trials import Trials, check_trials
+from ._decoding import AbstractClassDecoder, AbstractDecoder, AbstractProbabilisticDecoder
+from ._trials import Trials, check_response, check_trials
 
-__all__ = ["GaussianDecoder", "PoissonDecoder"]
+__all__ = ["GaussianDecoder", "PoissonDecoder", "check_sign"]
 
 
 class PoissonDecoder(AbstractClassDecoder):
     """Independent Poisson neurons: log p(x | k) = Σᵢ xᵢ ln λᵢₖ − λᵢₖ + const, for a flat prior over bins k.
 
     λᵢₖ = (Σₙ Aₙₖ xₙᵢ + a·mᵢ)/(Σₙ Aₙₖ + a), with mᵢ the mean count of neuron i and A the trials' shares in
-    bins (below). A bin that no training trial falls in is never decoded.
+    bins (below). A bin that no training trial falls in is never decoded; with smoothing, one whose Σₙ Aₙₖ is
+    below a thousandth of the largest.
 
     Attributes:
         bins: of the angles.
@@ -56,23 +57,29 @@ class PoissonDecoder(AbstractClassDecoder):
         trials = check_trials(responses, angles_degrees, weights)
         _check_counts("responses", trials.responses)
         tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
-        return FittedPoissonDecoder(rates=tuning.mean, is_seen=tuning.is_seen, bins=self.bins)  # type: ignore[call-arg]
+        return FittedPoissonDecoder(  # type: ignore[call-arg]
+            rates=tuning.mean, overall=tuning.overall, is_seen=tuning.is_seen, bins=self.bins
+        )
 
 
 class FittedPoissonDecoder(AbstractProbabilisticDecoder):
-    """Expected counts of each neuron in each bin."""
+    """Expected counts of each neuron in each bin, and over all trials."""
 
     rates: Float[Array, "bins neurons"]
+    overall: Float[Array, " neurons"]
     is_seen: Array
     bins: AngleBins
 
     def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
         """Return log p(bin | response), in nats."""
-        response = jnp.asarray(response, self.rates.dtype)
+        response = check_response(response, self.overall)
+        _check_counts("response", response)
         # A neuron that never fired says nothing: it is silent in every bin.
         fired = self.rates > 0
-        log_rates = jnp.where(fired, jnp.log(jnp.where(fired, self.rates, 1)), 0)
-        return _posterior(product(log_rates, response) - jnp.sum(self.rates, axis=1), self.is_seen)
+        # Against the overall rates, as the sums themselves are large and differ little between bins.
+        ratio = jnp.where(fired, self.rates, 1) / jnp.where(fired, self.overall, 1)
+        excess = jnp.sum(self.rates - self.overall, axis=1)
+        return _posterior(product(jnp.log(ratio), response) - excess, self.is_seen)
 
 
 class GaussianDecoder(AbstractClassDecoder):
@@ -132,12 +139,13 @@ class GaussianDecoder(AbstractClassDecoder):
         precision_root = jnp.where(is_varying, 1 / jnp.sqrt(jnp.where(is_varying, variance, 1)), 0)
         z = jnp.sqrt(share)[:, None] * residuals * precision_root
         shrinkage = _ledoit_wolf(z, trials, is_varying) if self.shrinkage is None else self.shrinkage
-        means = tuning.mean * precision_root
+        means = (tuning.mean - tuning.overall) * precision_root
         readout = _whiten(z, jnp.asarray(shrinkage, z.dtype), means)
         offsets = -0.5 * jnp.sum(readout * means, axis=1)
         return FittedGaussianDecoder(  # type: ignore[call-arg]
             readout=readout * precision_root,
             offsets=offsets,
+            center=tuning.overall,
             is_seen=tuning.is_seen,
             bins=self.bins,
             square_root=self.square_root,
@@ -145,23 +153,27 @@ class GaussianDecoder(AbstractClassDecoder):
 
 
 class FittedGaussianDecoder(AbstractProbabilisticDecoder):
-    """Linear discriminants: ln p(bin | x) = x·readout + offset + const."""
+    """Linear discriminants: ln p(bin | x) = (x − center)·readout + offset + const."""
 
     readout: Float[Array, "bins neurons"]
     offsets: Float[Array, " bins"]
+    center: Float[Array, " neurons"]
     is_seen: Array
     bins: AngleBins
     square_root: bool = eqx.field(static=True)
 
     def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
         """Return log p(bin | response), in nats."""
-        response = jnp.asarray(response, self.readout.dtype)
-        response = jnp.sqrt(response) if self.square_root else response
-        return _posterior(product(self.readout, response) + self.offsets, self.is_seen)
+        response = check_response(response, self.center)
+        if self.square_root:
+            _check_counts("response", response)
+            response = jnp.sqrt(response)
+        return _posterior(product(self.readout, response - self.center) + self.offsets, self.is_seen)
 
 
 class _Tuning(NamedTuple):
     mean: Array  # bins × neurons
+    overall: Array  # of all trials
     is_seen: Array  # whether any trial is in a bin
 
 
@@ -177,9 +189,9 @@ def _tuning(trials: Trials, bins: AngleBins, smoothing_degrees: float, prior_cou
     mass = jnp.sum(shares, axis=0)
     overall = product(trials.weights, trials.responses) / trials.n_effective
     total = product(shares.T, trials.responses) + prior_count * overall
-    is_seen = mass > 1e-3 * jnp.max(mass)
+    is_seen = mass > (1e-3 * jnp.max(mass) if smoothing_degrees else 0)
     mean = total / jnp.where(is_seen, mass + prior_count, 1)[:, None]
-    return _Tuning(jnp.where(is_seen[:, None], mean, overall), is_seen)
+    return _Tuning(jnp.where(is_seen[:, None], mean, overall), overall, is_seen)
 
 
 def _ledoit_wolf(z, trials: Trials, is_varying):
@@ -216,6 +228,12 @@ def _solve(matrix, rhs):
 
 def _posterior(log_likelihood, is_seen):
     return jax.nn.log_softmax(jnp.where(is_seen, log_likelihood, -jnp.inf))
+
+
+def check_sign(decoder: AbstractDecoder, responses) -> None:
+    """Raise ``ValueError`` for responses below 0 where the decoder is one of counts."""
+    if isinstance(decoder, PoissonDecoder) or (isinstance(decoder, GaussianDecoder) and decoder.square_root):
+        _check_counts("responses", responses)
 
 
 def _check_counts(name: str, responses) -> None:

@@ -196,7 +196,7 @@ class PopulationVector(AbstractDecoder):
 def _fit_linear(trials: Trials, targets, strength) -> tuple[Standardizer, LinearMap]:
     scale = standardizer(trials.responses, trials.weights)
     x = scale(trials.responses)
-    mean_square = trials.weights @ jnp.sum(x**2, axis=1) / trials.n_effective
+    mean_square = product(trials.weights, jnp.sum(x**2, axis=1)) / trials.n_effective
     # Where nothing varies there is nothing to shrink, and any positive number will do.
     strength = strength * jnp.where(mean_square > 0, mean_square, 1)
     return scale, ridge(x, targets, strength, weights=trials.weights)

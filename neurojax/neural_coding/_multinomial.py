@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from .._checks import check_at_least, check_kind, check_rank, check_real, check_size, is_concrete
+from .._checks import (
+    check_at_least,
+    check_kind,
+    check_nonnegative,
+    check_rank,
+    check_real,
+    check_size,
+    is_concrete,
+)
 from .._precision import product
 from .._proximal import FISTA, AbstractCompositeProblem, largest_eigenvalue, length, relative_norm
 from .._trees import constant
@@ -90,8 +98,8 @@ def fit_multinomial(
         The solution, its ``value`` B with b as the last row, its status, steps and residual.
 
     Raises:
-        ValueError: at trace time for sizes that do not fit; for concrete classes out of range; for a penalty
-            without a proximal operator.
+        ValueError: at trace time for sizes that do not fit; for concrete classes out of range or weights
+            below 0; for a penalty without a proximal operator.
 
     Reference: Böhning 1992 (the bound on the curvature); Beck & Teboulle 2009.
 
@@ -109,6 +117,7 @@ def fit_multinomial(
     check_classes("classes", classes, len(xs), n_classes)
     weights = jnp.ones(len(xs), xs.dtype) if weights is None else jnp.asarray(weights, xs.dtype)
     check_size("weights", weights, 0, len(xs), "weights, one for each sample,")
+    check_nonnegative("weights", weights)
     share = weights / jnp.sum(weights)
     inputs = with_intercept(xs)
     start = jnp.zeros((inputs.shape[1], n_classes), xs.dtype)

@@ -22,7 +22,7 @@ from ._decoding import (
 )
 from ._network import DecodingNetwork, DecodingObjective, data_loss
 from ._row_space import RowSpaceNetwork, RowSpaceObjective, RowSpaceTrials
-from ._trials import Trials, check_trials
+from ._trials import Trials, check_response, check_trials
 
 __all__ = ["NetworkClassifier", "NetworkRegression", "fit_decoding_network"]
 
@@ -170,7 +170,7 @@ class FittedNetworkRegression(AbstractFittedDecoder):
 
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
         """Return the decoded angle of one trial, in [0, period_degrees) degrees."""
-        outputs = self.network(jnp.asarray(response, self.network.input_weights.dtype))
+        outputs = self.network(check_response(response, self.network.input_weights[0]))
         if len(outputs) == 2:
             outputs = jnp.arctan2(outputs[1:], outputs[:1]) * (self.period_degrees / (2 * np.pi))
         return wrap_degrees(outputs[0], self.period_degrees)
@@ -225,7 +225,7 @@ class FittedNetworkClassifier(AbstractProbabilisticDecoder):
 
     def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
         """Return log p(bin | response), in nats."""
-        return jax.nn.log_softmax(self.network(jnp.asarray(response, self.network.input_weights.dtype)))
+        return jax.nn.log_softmax(self.network(check_response(response, self.network.input_weights[0])))
 
 
 def _check_settings(decoder) -> None:

@@ -45,7 +45,9 @@ class Smoothness(eqx.Module):
         [-1.  2. -1.]
     """
 
-    strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    strength: Float[Array, ""] = eqx.field(
+        converter=lambda value: jnp.asarray(value, jnp.result_type(value, float))
+    )
     image_shape: tuple[int, int] = eqx.field(static=True)
 
     def __check_init__(self):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_positive, check_rank, check_real, check_size
+from .._checks import check_nonnegative, check_positive, check_rank, check_real, check_size
 from .._precision import product
 
 __all__ = ["LinearMap", "ridge"]
@@ -54,8 +54,8 @@ def ridge(
         The map from x to y.
 
     Raises:
-        ValueError: at trace time, for sizes that do not fit, another ``form`` or a strength that is known
-            and not positive.
+        ValueError: at trace time, for sizes that do not fit, another ``form``, and a strength not positive or
+            weights below 0 where they are known.
 
     Gradient: with respect to all arrays, through the Cholesky factor.
 
@@ -78,6 +78,7 @@ def ridge(
         raise ValueError(f'form: expected "primal", "dual" or None, got {form!r}.')
     weights = jnp.ones(xs.shape[0], xs.dtype) if weights is None else jnp.asarray(weights, xs.dtype)
     check_size("weights", weights, 0, xs.shape[0], "weights, one for each sample,")
+    check_nonnegative("weights", weights)
     share = weights / jnp.sum(weights)
     x_mean, y_mean = product(share, xs), product(share, ys)
     root = jnp.sqrt(weights)[:, None]

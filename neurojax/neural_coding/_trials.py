@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_nonnegative, check_rank, check_real, check_size, is_concrete
+from .._checks import check_finite, check_nonnegative, check_rank, check_real, check_size, is_concrete
+from .._precision import product
 from .._types import Scalar
 
-__all__ = ["Standardizer", "Trials", "check_trials", "standardizer"]
+__all__ = ["Standardizer", "Trials", "check_response", "check_trials", "standardizer"]
 
 
 class Trials(eqx.Module):
@@ -43,8 +44,8 @@ def check_trials(
         weights: of each trial, ≥ 0; ``None``: 1 each.
 
     Raises:
-        ValueError: for lengths that differ, no trial or no neuron, and for concrete values that are NaN or
-            infinite: the message names the first neurons that have them.
+        ValueError: for lengths that differ, no trial or no neuron, for concrete values that are NaN or
+            infinite (the message names the first neurons that have them), and for weights that are all 0.
     """
     check_rank("responses", responses, "trials neurons")
     check_rank("angles_degrees", angles_degrees, "trials")
@@ -64,7 +65,10 @@ def check_trials(
         return Trials(responses, angles, jnp.ones_like(angles))
     check_rank("weights", weights, "trials")
     check_size("weights", weights, 0, n_trials, "weights, one for each trial,")
+    check_finite("weights", weights)
     check_nonnegative("weights", weights)
+    if is_concrete(weights) and not np.any(np.asarray(weights)):
+        raise ValueError("weights: expected a trial of weight > 0, got none.")
     return Trials(responses, angles, jnp.asarray(weights).astype(responses.dtype))
 
 
@@ -80,12 +84,24 @@ def _check_neurons(responses) -> None:
         )
 
 
+def check_response(
+    response: Float[ArrayLike, "*trials neurons"], of_neurons: Float[Array, " neurons"]
+) -> Float[Array, "*trials neurons"]:
+    """Return a response in the dtype of what was fitted, or raise ``ValueError`` for another population."""
+    if np.shape(response)[-1:] != of_neurons.shape:
+        raise ValueError(
+            f"response: expected the {len(of_neurons)} neurons that the decoder was fitted to, got shape "
+            f"{np.shape(response)}."
+        )
+    return jnp.asarray(response, of_neurons.dtype)
+
+
 class Standardizer(eqx.Module):
     """x ↦ (x − mean)/scale.
 
     Attributes:
         mean: of each neuron.
-        scale: its standard deviation, 1 for a neuron that does not vary.
+        scale: its standard deviation; infinite for a neuron that did not vary, which so stays at 0.
     """
 
     mean: Float[Array, " neurons"]
@@ -93,14 +109,14 @@ class Standardizer(eqx.Module):
 
     def __call__(self, responses: Float[ArrayLike, "*trials neurons"]) -> Float[Array, "*trials neurons"]:
         """Return the responses on the scale of the trials that this was made from."""
-        return (jnp.asarray(responses, self.mean.dtype) - self.mean) / self.scale
+        return (check_response(responses, self.mean) - self.mean) / self.scale
 
 
 def standardizer(responses: Float[Array, "trials neurons"], weights: Float[Array, " trials"]) -> Standardizer:
     """Measure mean and standard deviation (division by Σ weights) of each neuron over weighted trials."""
     share = weights / jnp.sum(weights)
-    mean = share @ responses
-    variance = share @ (responses - mean) ** 2
+    mean = product(share, responses)
+    variance = product(share, (responses - mean) ** 2)
     # What rounding leaves of a neuron that does not vary must not be blown up.
-    is_constant = variance <= (8 * jnp.finfo(responses.dtype).eps) ** 2 * (share @ responses**2)
-    return Standardizer(mean, jnp.where(is_constant, 1, jnp.sqrt(jnp.where(is_constant, 1, variance))))
+    is_constant = variance <= (8 * jnp.finfo(responses.dtype).eps) ** 2 * product(share, responses**2)
+    return Standardizer(mean, jnp.where(is_constant, jnp.inf, jnp.sqrt(jnp.where(is_constant, 1, variance))))

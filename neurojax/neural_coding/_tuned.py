@@ -23,7 +23,8 @@ class Tuned(AbstractDecoder):
 
     Each strength decodes each of ``n_folds`` held-out parts; the one with the largest mean log p(true bin),
     or for decoders without probabilities the smallest mean absolute circular error, is fitted to all. Ties go
-    to the first.
+    to the first; a strength too small for the arithmetic, whose score is NaN, is not taken. A held-out trial
+    whose bin has no other trial to learn from, and so probability 0, does not count.
 
     Attributes:
         decoder: of which one number is tuned; compiled.
@@ -51,7 +52,16 @@ class Tuned(AbstractDecoder):
         check_kind("decoder", self.decoder, AbstractDecoder)
         if not self.decoder.is_compiled:
             raise ValueError(f"decoder: expected one that compiles, got {type(self.decoder).__name__}.")
+        try:
+            self.where(self.decoder)
+        except AttributeError as error:
+            raise ValueError(
+                f"where: expected a leaf of {type(self.decoder).__name__} for the strengths, such as "
+                f"lambda decoder: decoder.shrinkage, got {error}."
+            ) from error
         check_rank("strengths", self.strengths, "strengths")
+        if not len(self.strengths):
+            raise ValueError("strengths: expected at least one, got none.")
         check_positive("strengths", self.strengths)
         check_at_least("n_folds", self.n_folds, 2)
 
@@ -76,10 +86,10 @@ class Tuned(AbstractDecoder):
             is_held = fold == f
             return jax.vmap(lambda s: self._score(trials, s, is_held))(strengths)
 
-        scores = jax.lax.map(of_fold, jnp.arange(self.n_folds))
-        held = jnp.sum(trials.weights)
-        mean_scores = jnp.sum(scores, axis=0) / held
-        best = strengths[jnp.argmax(mean_scores)]
+        totals, counts = jax.lax.map(of_fold, jnp.arange(self.n_folds))
+        held = jnp.sum(counts, axis=0)
+        mean_scores = jnp.sum(totals, axis=0) / jnp.where(held > 0, held, 1)
+        best = strengths[jnp.argmax(jnp.where(jnp.isnan(mean_scores), -jnp.inf, mean_scores))]
         fitted = self._at(best).fit(trials.responses, trials.angles_degrees, weights=trials.weights)
         if isinstance(fitted, AbstractProbabilisticDecoder):
             return FittedTunedProbabilities(fitted, best, mean_scores)  # type: ignore[call-arg]
@@ -88,11 +98,13 @@ class Tuned(AbstractDecoder):
     def _at(self, strength) -> AbstractDecoder:
         return eqx.tree_at(self.where, self.decoder, strength)
 
-    def _score(self, trials: Trials, strength, is_held) -> Scalar:
+    def _score(self, trials: Trials, strength, is_held) -> tuple[Scalar, Scalar]:
+        """Return the weighted sum of the held-out trials' scores, and the sum of weights."""
         weights = jnp.where(is_held, 0, trials.weights)
         fitted = self._at(strength).fit(trials.responses, trials.angles_degrees, weights=weights)
         scores = jax.vmap(partial(_trial_score, fitted))(trials.responses, trials.angles_degrees)
-        return jnp.sum(jnp.where(is_held & (trials.weights > 0), trials.weights * scores, 0))
+        weights = jnp.where(is_held & ~jnp.isneginf(scores), trials.weights, 0)
+        return jnp.sum(jnp.where(weights > 0, weights * scores, 0)), jnp.sum(weights)
 
 
 class FittedTuned(AbstractFittedDecoder):

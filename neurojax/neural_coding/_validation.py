@@ -19,6 +19,7 @@ from ._decoding import (
     AbstractProbabilisticDecoder,
 )
 from ._folds import Splits, check_splits
+from ._likelihood_decoders import check_sign
 from ._trials import Trials, check_trials
 from ._tuned import Tuned
 
@@ -107,12 +108,14 @@ def cross_validate(
 
     Raises:
         ValueError: for bad trials (`check_trials`), fewer than two splits, a trial in both sets of a split or
-            tested twice, and a class of the decoder's bins that a test set has and its training set lacks.
+            tested twice, a class of the decoder's bins that a test set has and its training set lacks, and
+            responses below 0 for a decoder of counts.
     """
     check_kind("decoder", decoder, AbstractDecoder)
     trials = check_trials(responses, angles_degrees)
     splits = check_splits(splits, len(trials.angles_degrees))
     _check_classes(decoder, trials, splits)
+    check_sign(_inner(decoder), trials.responses)
     trials = _report_constant(trials, drop_constant)
     return _held_out(decoder, trials, splits)
 
@@ -146,7 +149,9 @@ def chance_level(
         p = (b + 1)/(n + 1).
     """
     check_at_least("n_permutations", n_permutations, 1)
+    check_kind("decoder", decoder, AbstractDecoder)
     trials = check_trials(responses, angles_degrees)
+    check_sign(_inner(decoder), trials.responses)
     splits, scores = check_splits(splits, len(trials.angles_degrees)), []
     for permutation_key in jax.random.split(key, n_permutations):
         order = np.asarray(jax.random.permutation(permutation_key, len(trials.angles_degrees)))
@@ -196,8 +201,12 @@ def _padded(trials: Trials) -> Trials:
     return Trials(responses, *vectors)
 
 
+def _inner(decoder: AbstractDecoder) -> AbstractDecoder:
+    return decoder.decoder if isinstance(decoder, Tuned) else decoder
+
+
 def _check_classes(decoder: AbstractDecoder, trials: Trials, splits) -> None:
-    inner = decoder.decoder if isinstance(decoder, Tuned) else decoder
+    inner = _inner(decoder)
     if not isinstance(inner, AbstractClassDecoder):
         return
     classes = np.asarray(inner.bins.index(trials.angles_degrees))

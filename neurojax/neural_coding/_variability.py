@@ -133,8 +133,10 @@ def _correlations(samples):
     centred = samples - jnp.mean(samples, 0)
     is_constant = constant_neurons(samples)
     length = jnp.sqrt(jnp.sum(jnp.where(is_constant, 1, centred**2), 0))
-    directions = jnp.where(is_constant, jnp.nan, centred / length)
-    return jnp.clip(product(directions.T, directions), -1, 1)
+    # NaN only after the product, whose derivative it would spread to all neurons.
+    directions = jnp.where(is_constant, 0, centred / length)
+    is_undefined = is_constant[:, None] | is_constant
+    return jnp.where(is_undefined, jnp.nan, jnp.clip(product(directions.T, directions), -1, 1))
 
 
 def _repeats(responses):

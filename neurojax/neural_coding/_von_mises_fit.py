@@ -105,14 +105,16 @@ def fit_von_mises(
     phases = angles * (2 * np.pi / period_degrees)
     unit = jnp.where(size == 0, 0, centred / jnp.where(size == 0, 1, size))
     problem = _Misfit(unit, jnp.cos(phases), jnp.sin(phases), n_peaks)
-    solution = iterate(_Newton(), problem, _start(problem), tol=tol, max_steps=max_steps, steps_per_check=4)
-    amplitudes, bumps, offsets = problem.project(solution.value)
+    start = problem.look(_start(problem))
+    solution = iterate(_Newton(), problem, start, tol=tol, max_steps=max_steps, steps_per_check=4)
+    found = solution.value.value
+    amplitudes, bumps, offsets = problem.project(found)
     fitted = product(amplitudes, bumps)
     power = jnp.where(size == 0, 1, jnp.sum(unit**2))
     r_squared = jnp.where(size == 0, 0, 1 - jnp.sum((unit - fitted) ** 2) / power)
     amplitudes = size * amplitudes
     baseline = mean - jnp.dot(amplitudes, offsets)
-    tuning = _tuning(solution.value, amplitudes, baseline, float(period_degrees))
+    tuning = _tuning(found, amplitudes, baseline, float(period_degrees))
     return VonMisesFit(tuning, r_squared, jnp.asarray(solution.status), jnp.asarray(solution.n_steps))
 
 
@@ -205,19 +207,19 @@ class _Misfit(AbstractProblem):
     def clip(self, value):
         return value.at[1].set(jnp.clip(value[1], *self.limits))
 
-    def fixed_point(self, value: Array) -> Array:
-        """Apply one Newton step."""
-        here = self.look(value)
-        return self.clip(value - _solve(here.curvature, here.gradient))
+    def fixed_point(self, value):
+        """Apply one Newton step to a point and what was seen there."""
+        return self.look(self.clip(value.value - _solve(value.curvature, value.gradient)))
 
-    def residual(self, value: Array) -> Scalar:
+    def residual(self, value) -> Scalar:
         """Return √(gᵀH⁻¹g): a Newton step promises to lower 1 − R² by half its square."""
-        here = self.look(value)
-        promise = jnp.dot(here.gradient, _solve(here.curvature, here.gradient))
+        promise = jnp.dot(value.gradient, _solve(value.curvature, value.gradient))
         return jnp.sqrt(jnp.maximum(promise, 0))
 
 
 class _View(NamedTuple):
+    """A point and what was seen there: the iterate, so that nothing is looked at twice."""
+
     value: Array
     cost: Array
     gradient: Array
@@ -228,7 +230,7 @@ class _Newton(AbstractSolver):
     """Damped Newton steps; a step that does not descend is taken back and damped more."""
 
     def init(self, problem, value):
-        return problem.look(value), jnp.full((), 1e-2, value.dtype)
+        return value, jnp.full((), 1e-2, value.cost.dtype)
 
     def step(self, problem, state):
         here, damping = state
@@ -240,7 +242,7 @@ class _Newton(AbstractSolver):
         return after, jnp.clip(jnp.where(is_better, damping / 8, damping * 8), 1e-6, 1e6)
 
     def value(self, state):
-        return state[0].value
+        return state[0]
 
 
 def _gram(bumps):
