@@ -1,10 +1,25 @@
 """Shared fixtures: double precision on request, and messages seen as a user without type checks sees them."""
 
+import os
+
 import jax
 import jaxtyping
 import pooch
 import pytest
 from threadpoolctl import threadpool_limits
+
+# Compile in a third of the time, as most functions of the tests run once: machine code that is not optimised,
+# and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so those that
+# may go are set only for the versions that are known to have them.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0"
+if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
+    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
+
+def pytest_configure(config):
+    """Have the default run compile quickly; slow tests run what users run."""
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] = f"{QUICK_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture(scope="session", autouse=True)

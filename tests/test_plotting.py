@@ -21,6 +21,7 @@ ATOMS = RNG.standard_normal((7, 12))
 CODES = RNG.standard_normal((9, 20)) * (RNG.random((9, 20)) < 0.2)
 X = np.linspace(-3, 3, 61)
 TIMES = np.arange(5.0)
+DEGREES = np.array([0.0, 90.0, 180.0, 270.0])
 
 CALLS = {
     "active_units": (CODES,),
@@ -28,6 +29,12 @@ CALLS = {
     "code_histogram": (CODES,),
     "code_raster": (CODES,),
     "code_stem": (CODES[0],),
+    "confusion": (np.array([[3, 1], [0, 2]]),),
+    "decoded_against_true": (DEGREES, DEGREES[::-1]),
+    "decoded_on_circle": (DEGREES, DEGREES[::-1]),
+    "error_against_angle": (DEGREES, DEGREES / 2),
+    "error_histogram": (DEGREES / 2,),
+    "filter_pairs": (ATOMS.reshape(7, *SHAPE), 0.9 * ATOMS.reshape(7, *SHAPE)),
     "gabor_fits": (ATOMS, 0.9 * ATOMS, SHAPE),
     "gabor_shapes": (np.array([0.2, 0.3]), np.array([0.4, 0.5])),
     "history": (np.arange(10), np.linspace(2, 1, 10)),
@@ -40,12 +47,19 @@ CALLS = {
     "orientation_frequency": (np.array([0.0, 90.0]), np.array([0.1, 0.2])),
     "penalties": (X, {"|x|": np.abs(X)}),
     "reconstructions": (ATOMS, 0.9 * ATOMS, SHAPE),
+    "regularization_path": (np.array([0.1, 1.0]), np.array([0.5, 0.6])),
+    "response_matrix": (RNG.standard_normal((4, 5)), DEGREES),
+    "score_comparison": (["ridge", "network"], np.array([0.8, 0.7]), np.array([0.01, 0.02])),
     "spectrum": ({"plain": np.array([[2.0, 1.0], [0.5, 3.0]])},),
     "thresholds": (X, {"soft": np.sign(X) * np.maximum(np.abs(X) - 1, 0)}),
+    "tuning_curves": (DEGREES, RNG.random((2, 4))),
+    "tuning_grid": (DEGREES, RNG.random((3, 4)), RNG.random((3, 4))),
     "unit_activity": (CODES,),
+    "weight_matrix": (ATOMS,),
 }
 WITHOUT_AXES = {
-    "atom_grid", "gabor_fits", "hourglass", "image_sheet", "manifold", "network_diagram", "reconstructions",
+    "atom_grid", "filter_pairs", "gabor_fits", "hourglass", "image_sheet", "manifold", "network_diagram",
+    "reconstructions",
 }  # fmt: skip
 
 
@@ -78,11 +92,11 @@ def test_each_returns_its_axes_drawn_and_labelled_and_leaves_pyplot_alone(name, 
     before = dict(plt.rcParams)
     assert getattr(plotting, name)(*CALLS[name], ax) is ax
     ax.figure.canvas.draw()
-    assert ax.has_data() or ax.patches or ax.collections
+    assert ax.has_data() or ax.patches or ax.collections or ax.child_axes
     assert plt.get_fignums() == [] and dict(plt.rcParams) == before
     if name not in WITHOUT_AXES:
         assert ax.get_xlabel()
-    if name not in WITHOUT_AXES | {"orientation_frequency"}:
+    if name not in WITHOUT_AXES | {"decoded_on_circle", "orientation_frequency", "score_comparison"}:
         assert ax.get_ylabel()
 
 

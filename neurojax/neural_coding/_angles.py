@@ -129,8 +129,8 @@ class AngleBins(eqx.Module):
         wrapped = np.mod(np.asarray(angles_degrees, np.float64), period_degrees)
         # Of values that differ by rounding alone, and of 0 and a whole period, one is kept.
         distinct = np.unique(np.mod(np.round(wrapped, 3), period_degrees))
-        largest = 4 * len(distinct) if len(distinct) > 1 else 0
-        for n_bins in range(len(distinct), largest + 1):
+        most = 4 * len(distinct) if len(distinct) > 1 else 0
+        for n_bins in range(max(len(distinct), 2), most + 1):
             places = (distinct - distinct[0]) * n_bins / period_degrees
             nearest = np.round(places)
             is_apart = len(np.unique(np.mod(nearest, n_bins))) == len(distinct)

@@ -19,13 +19,12 @@ __all__ = [
 
 
 class AbstractFittedDecoder(eqx.Module):
-    """Tells the angle of a stimulus from the responses of a population.
+    """Tells the angle of a stimulus from the responses of a population."""
 
-    Attributes:
-        period_degrees: after which its angles come round.
-    """
-
-    period_degrees: eqx.AbstractVar[float]
+    @property
+    @abstractmethod
+    def period_degrees(self) -> float:
+        """After which its angles come round."""
 
     @abstractmethod
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
@@ -61,12 +60,15 @@ class AbstractDecoder(eqx.Module):
     """Settings of a decoder, to be fitted to trials.
 
     Attributes:
-        period_degrees: after which angles come round: 360 for directions, 180 for orientations.
         is_compiled: whether `fit` may run under ``jax.jit``; if not it is a host program.
     """
 
-    period_degrees: eqx.AbstractVar[float]
     is_compiled: eqx.AbstractClassVar[bool]
+
+    @property
+    @abstractmethod
+    def period_degrees(self) -> float:
+        """After which angles come round: 360 for directions, 180 for orientations."""
 
     @abstractmethod
     def fit(

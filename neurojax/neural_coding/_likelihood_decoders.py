@@ -57,7 +57,7 @@ class PoissonDecoder(AbstractClassDecoder):
         trials = check_trials(responses, angles_degrees, weights)
         _check_counts("responses", trials.responses)
         tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
-        return FittedPoissonDecoder(  # type: ignore[call-arg]
+        return FittedPoissonDecoder(
             rates=tuning.mean, overall=tuning.overall, is_seen=tuning.is_seen, bins=self.bins
         )
 
@@ -142,7 +142,7 @@ class GaussianDecoder(AbstractClassDecoder):
         means = (tuning.mean - tuning.overall) * precision_root
         readout = _whiten(z, jnp.asarray(shrinkage, z.dtype), means)
         offsets = -0.5 * jnp.sum(readout * means, axis=1)
-        return FittedGaussianDecoder(  # type: ignore[call-arg]
+        return FittedGaussianDecoder(
             readout=readout * precision_root,
             offsets=offsets,
             center=tuning.overall,

@@ -70,7 +70,7 @@ class FittedSinCosRidge(AbstractFittedDecoder):
 
     scale: Standardizer
     linear: LinearMap
-    period_degrees: float = eqx.field(static=True)
+    period_degrees: float = eqx.field(static=True, default=360.0)
 
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
         """Return the decoded angle of one trial, in degrees."""
@@ -129,8 +129,8 @@ class FittedBumpRidge(AbstractFittedDecoder):
 
     scale: Standardizer
     linear: LinearMap
-    period_degrees: float = eqx.field(static=True)
-    concentration: float = eqx.field(static=True)
+    period_degrees: float = eqx.field(static=True, default=360.0)
+    concentration: float = eqx.field(static=True, default=1.0)
 
     def bump(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bumps"]:
         """Return the regressed bump at the angles k·period/n_bumps."""

@@ -187,13 +187,13 @@ class MultinomialDecoder(AbstractClassDecoder):
             max_steps=self.max_steps,
         )
         linear = LinearMap(solution.value[:-1], solution.value[-1])
-        return FittedMultinomialDecoder(  # type: ignore[call-arg]
+        return FittedMultinomialDecoder(
             scale=scale,
             linear=linear,
             is_seen=product(trials.weights, jax.nn.one_hot(classes, self.bins.n_bins)) > 0,
             bins=self.bins,
-            status=solution.status,
-            n_steps=solution.n_steps,
+            status=jnp.asarray(solution.status),
+            n_steps=jnp.asarray(solution.n_steps),
         )
 
 

@@ -166,7 +166,7 @@ class FittedNetworkRegression(AbstractFittedDecoder):
     """An angle from a network."""
 
     network: DecodingNetwork
-    period_degrees: float = eqx.field(static=True)
+    period_degrees: float = eqx.field(static=True, default=360.0)
 
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
         """Return the decoded angle of one trial, in [0, period_degrees) degrees."""
@@ -214,7 +214,7 @@ class NetworkClassifier(AbstractClassDecoder):
         trials = _kept(check_trials(responses, angles_degrees, weights))
         classes = self.bins.index(trials.angles_degrees)
         network = _train(self, trials.responses, classes, self.bins.n_bins)
-        return FittedNetworkClassifier(network=network, bins=self.bins)  # type: ignore[call-arg]
+        return FittedNetworkClassifier(network=network, bins=self.bins)
 
 
 class FittedNetworkClassifier(AbstractProbabilisticDecoder):

@@ -92,8 +92,10 @@ class Tuned(AbstractDecoder):
         best = strengths[jnp.argmax(jnp.where(jnp.isnan(mean_scores), -jnp.inf, mean_scores))]
         fitted = self._at(best).fit(trials.responses, trials.angles_degrees, weights=trials.weights)
         if isinstance(fitted, AbstractProbabilisticDecoder):
-            return FittedTunedProbabilities(fitted, best, mean_scores)  # type: ignore[call-arg]
-        return FittedTuned(fitted, best, mean_scores)  # type: ignore[call-arg]
+            return FittedTunedProbabilities(
+                fitted=fitted, strength=best, scores=mean_scores, bins=fitted.bins
+            )
+        return FittedTuned(fitted, best, mean_scores)
 
     def _at(self, strength) -> AbstractDecoder:
         return eqx.tree_at(self.where, self.decoder, strength)
@@ -136,11 +138,7 @@ class FittedTunedProbabilities(AbstractProbabilisticDecoder):
     fitted: AbstractProbabilisticDecoder
     strength: Scalar
     scores: Float[Array, " strengths"]
-
-    @property
-    def bins(self) -> AngleBins:
-        """The bins that have probabilities."""
-        return self.fitted.bins
+    bins: AngleBins
 
     def log_probabilities(self, response: Float[ArrayLike, " neurons"]) -> Float[Array, " bins"]:
         """Return log p(bin | response), in nats."""

@@ -17,9 +17,19 @@ Example:
 from ._autoencoders import latent_scatter, manifold, spectrum
 from ._codes import active_units, code_histogram, code_raster, code_stem, unit_activity
 from ._curves import history, lca_trajectories, penalties, thresholds
+from ._decoding import (
+    confusion,
+    decoded_against_true,
+    decoded_on_circle,
+    error_against_angle,
+    error_histogram,
+)
 from ._filters import atom_grid, gabor_fits, gabor_shapes, orientation_frequency
 from ._images import image_sheet, reconstructions
 from ._network import hourglass, network_diagram
+from ._scores import regularization_path, score_comparison
+from ._tuning import response_matrix, tuning_curves, tuning_grid
+from ._weights import filter_pairs, weight_matrix
 
 __all__ = [
     "active_units",
@@ -27,6 +37,12 @@ __all__ = [
     "code_histogram",
     "code_raster",
     "code_stem",
+    "confusion",
+    "decoded_against_true",
+    "decoded_on_circle",
+    "error_against_angle",
+    "error_histogram",
+    "filter_pairs",
     "gabor_fits",
     "gabor_shapes",
     "history",
@@ -39,7 +55,13 @@ __all__ = [
     "orientation_frequency",
     "penalties",
     "reconstructions",
+    "regularization_path",
+    "response_matrix",
+    "score_comparison",
     "spectrum",
     "thresholds",
+    "tuning_curves",
+    "tuning_grid",
     "unit_activity",
+    "weight_matrix",
 ]

@@ -1,0 +1,128 @@
+"""Correlations and reliability against NumPy, and on simulated responses of known variances."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from neurojax.neural_coding import (
+    constant_neurons,
+    noise_correlations,
+    signal_correlations,
+    split_half_reliability,
+    trial_to_trial_reliability,
+)
+
+RNG = np.random.default_rng(3)
+KEY = jax.random.key(0)
+# Compiled: one by one their operations would take longer.
+split_half = eqx.filter_jit(split_half_reliability)
+trial_to_trial = eqx.filter_jit(trial_to_trial_reliability)
+noise_of = eqx.filter_jit(noise_correlations)
+
+
+def test_constant_neurons():
+    responses = RNG.normal(size=(20, 6)).astype(np.float32)
+    responses[:, 0], responses[:, 1] = 0, 0.1
+    responses[4, 2], responses[4, 3] = np.nan, np.inf
+    responses[:, 4] = 1e-30 * responses[:, 5]
+    np.testing.assert_array_equal(constant_neurons(responses), [True, True, True, True, False, False])
+
+
+def test_signal_correlations_against_numpy(x64):
+    tuning = RNG.normal(size=(4, 12))
+    np.testing.assert_allclose(signal_correlations(tuning), np.corrcoef(tuning), atol=1e-12)
+    tuning[2] = 0.3
+    correlation = np.asarray(signal_correlations(tuning))
+    assert np.isnan(correlation[2]).all() and np.isnan(correlation[:, 2]).all()
+    assert np.isfinite(np.delete(np.delete(correlation, 2, 0), 2, 1)).all()
+
+
+def test_noise_correlations_against_numpy(x64):
+    labels, responses = RNG.integers(0, 5, 60), RNG.normal(size=(60, 4))
+    responses[:, 3] = labels / 7
+    residuals = responses.copy()
+    for label in range(5):
+        residuals[labels == label] -= responses[labels == label].mean(0)
+    correlation = np.asarray(noise_of(responses, labels, 7))
+    np.testing.assert_allclose(correlation[:3, :3], np.corrcoef(residuals[:, :3].T), atol=1e-12)
+    # A neuron that answers each condition alike has no noise.
+    assert np.isnan(correlation[3]).all()
+
+
+def test_noise_correlations_do_not_see_the_signal():
+    labels = np.repeat(np.arange(10), 40)
+    shared = RNG.normal(size=(400, 1))
+    noise = np.sqrt(0.3) * shared + np.sqrt(0.7) * RNG.normal(size=(400, 2))
+    signal = 50 * RNG.normal(size=(10, 2))[labels]
+    correlation = np.asarray(noise_of((signal + noise).astype(np.float32), labels, 10))[0, 1]
+    # The standard error of a correlation ρ is (1 − ρ²)/√n.
+    assert abs(correlation - 0.3) < 4 * (1 - 0.3**2) / np.sqrt(390)
+
+
+def repeats_of(signal, noise, n_repeats, n_neurons=200, n_stimuli=100):
+    means = RNG.normal(scale=np.sqrt(signal), size=(n_stimuli, n_neurons))
+    return means + RNG.normal(scale=np.sqrt(noise), size=(n_repeats, n_stimuli, n_neurons))
+
+
+def standard_error(values):
+    return np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def test_split_half_reliability_of_known_variances():
+    responses = repeats_of(1.0, 2.0, 4).astype(np.float32)
+    half = np.asarray(split_half(responses, KEY, is_corrected=False))
+    whole = np.asarray(split_half(responses, KEY))
+    np.testing.assert_allclose(whole, 2 * half / (1 + half), rtol=1e-5)
+    # Mean of two: signal 1, noise 1; r has a bias of about −ρ(1 − ρ²)/2n over n stimuli.
+    assert abs(half.mean() + 0.5 * 0.75 / 200 - 0.5) < 4 * standard_error(half) < 0.03
+
+
+def test_split_halves_are_disjoint_and_equal(x64):
+    responses = RNG.normal(size=(5, 12, 1))
+    order = np.asarray(jax.random.permutation(KEY, 5))
+    halves = [responses[order[part], :, 0].mean(0) for part in (slice(0, 2), slice(2, 4))]
+    expected = np.corrcoef(*halves)[0, 1]
+    np.testing.assert_allclose(split_half(responses, KEY, is_corrected=False), [expected])
+
+
+def test_trial_to_trial_reliability_against_numpy(x64):
+    responses = repeats_of(1.0, 1.0, 4, 3, 20)
+    responses[2, :, 1] = 0.4
+    reliability = np.asarray(trial_to_trial(responses))
+    for neuron in (0, 2):
+        y = responses[:, :, neuron]
+        pairs = [np.corrcoef(y[r], np.delete(y, r, 0).mean(0))[0, 1] for r in range(4)]
+        assert reliability[neuron] == pytest.approx(np.mean(pairs))
+    assert np.isnan(reliability[1])
+
+
+def test_a_constant_neuron_has_no_reliability():
+    responses = RNG.normal(size=(4, 10, 2))
+    responses[:, :, 0] = 2
+    for value in (split_half(responses, KEY), trial_to_trial(responses)):
+        np.testing.assert_array_equal(np.isnan(value), [True, False])
+
+
+def test_bad_input(untyped):
+    with pytest.raises(ValueError, match="at least 2 repeats"):
+        trial_to_trial_reliability(jnp.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match="labels: expected 4 trials"):
+        noise_correlations(jnp.zeros((4, 2)), jnp.zeros(3, int), 2)
+    with pytest.raises(ValueError, match="responses: expected real"):
+        constant_neurons(jnp.zeros((4, 2), int))
+
+
+def test_gradients_are_finite():
+    responses = jnp.asarray(RNG.normal(size=(4, 6, 2)), jnp.float32).at[:, :, 0].set(0.0)
+
+    @jax.jit
+    @jax.grad
+    def slope(responses):
+        parts = [split_half(responses, KEY), trial_to_trial(responses)]
+        tuning = responses.reshape(24, 2)
+        correlations = noise_of(tuning, jnp.arange(24) % 4, 4), signal_correlations(tuning.T)
+        return jnp.nansum(jnp.stack(parts)) + sum(jnp.nansum(c) for c in correlations)
+
+    assert np.isfinite(slope(responses)).all()

@@ -1,0 +1,212 @@
+"""Von Mises tuning: the formula, and fits that recover it, against SciPy and under rotation."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+
+from neurojax.convergence import Status
+from neurojax.neural_coding import VonMises, circular_errors, fit_von_mises, fit_von_mises_batch, von_mises
+
+ANGLES = np.arange(0, 360, 10.0)
+KINDS = {"one peak": (1, 360), "orientation": (1, 180), "two peaks": (2, 360)}
+
+
+def truth(n_peaks, period, n_neurons=64, seed=0):
+    """Parameters of neurons with clear peaks, of two the first higher."""
+    rng = np.random.default_rng(seed)
+    amplitude = rng.uniform(1, 4, n_neurons)
+    opposite = amplitude * rng.uniform(0.2, 0.9, n_neurons) * (n_peaks == 2)
+    preferred, concentration = rng.uniform(0, period, n_neurons), np.exp(rng.uniform(0, 2.3, n_neurons))
+    return VonMises(preferred, concentration, rng.normal(size=n_neurons), amplitude, opposite, period)
+
+
+def curves_of(tuning, angles):
+    """The formula in NumPy: (neurons, bins)."""
+    preferred, concentration, baseline, amplitude, opposite = (
+        np.asarray(field, np.float64)[:, None]
+        for field in (
+            tuning.preferred_degrees, tuning.concentration, tuning.baseline, tuning.amplitude,
+            tuning.opposite_amplitude,
+        )
+    )  # fmt: skip
+    phase = 2 * np.pi * (angles - preferred) / tuning.period_degrees
+    near, far = (np.exp(concentration * (np.cos(phase + turn) - 1)) for turn in (0, np.pi))
+    return baseline + amplitude * near + opposite * far
+
+
+def fit(curves, kind):
+    """Fit 64 curves; one shape and one tolerance, compiled once for each kind."""
+    n_peaks, period = KINDS[kind]
+    angles = ANGLES * (period / 360)
+    return fit_von_mises_batch(curves, angles, n_peaks=n_peaks, period_degrees=period, tol=1e-6)
+
+
+@eqx.filter_jit
+def fit_and_slope(curve):
+    """Fit one curve; with the derivative of R²."""
+
+    def score(curve):
+        found = fit_von_mises(curve, ANGLES, tol=1e-6)
+        return found.r_squared, found
+
+    slope, found = jax.grad(score, has_aux=True)(curve)
+    return found, slope
+
+
+def test_the_formula(x64):
+    tuning = truth(2, 360)
+    values = jax.vmap(von_mises, (None, 0))(ANGLES, tuning)
+    np.testing.assert_allclose(values, curves_of(tuning, ANGLES), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noiseless_curves_are_recovered(x64, kind):
+    n_peaks, period = KINDS[kind]
+    tuning = truth(n_peaks, period)
+    found = fit(curves_of(tuning, ANGLES * (period / 360)), kind)
+    assert np.all(found.status == Status.converged)
+    np.testing.assert_allclose(found.r_squared, 1, atol=1e-9)
+    errors = circular_errors(found.tuning.preferred_degrees, tuning.preferred_degrees, period)
+    assert float(errors.max()) < 1e-3
+    for name in ("concentration", "baseline", "amplitude", "opposite_amplitude"):
+        np.testing.assert_allclose(
+            getattr(found.tuning, name), getattr(tuning, name), atol=1e-3, err_msg=name
+        )
+
+
+def test_noisy_curves_are_recovered_within_the_standard_error(x64):
+    """The errors, in units of the asymptotic standard errors of least squares, have mean 0 and variance 1."""
+    noise, parameters = 0.05, np.array([100.0, 2.5, 1.0, 2.0, 1.2])
+
+    @jax.jit
+    def curve(values):
+        return von_mises(ANGLES, VonMises(*(values[i] for i in range(5))))
+
+    jacobian = np.asarray(jax.jit(jax.jacfwd(curve))(parameters))
+    expected = noise * np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
+    rng = np.random.default_rng(1)
+    curves = np.asarray(curve(parameters)) + noise * rng.normal(size=(64, len(ANGLES)))
+    found = np.stack(jax.tree.leaves(fit(curves, "two peaks").tuning), -1)
+    scaled = (found - parameters) / expected
+    assert np.abs(scaled.mean(0)).max() < 4 / np.sqrt(64)
+    # A variance of n normal numbers has the standard error √(2/n).
+    np.testing.assert_allclose(scaled.var(0), 1, atol=4 * np.sqrt(2 / 64))
+
+
+def scipy_cost(curve, angles, n_peaks):
+    """The least Σ(curve − f)² that SciPy finds from several starts, within the same limits."""
+
+    def misfit(p):
+        tuning = VonMises(p[:1], np.exp(p[1:2]), p[2:3], p[3:4], p[4:] if n_peaks == 2 else np.zeros(1))
+        return curves_of(tuning, angles)[0] - curve
+
+    lower = [-np.inf, np.log(0.1), -np.inf, 0, 0][: 3 + n_peaks]
+    upper = [np.inf, np.log(100), np.inf, np.inf, np.inf][: 3 + n_peaks]
+    size = np.ptp(curve)
+    starts = [[angle, np.log(k), curve.min(), size, size] for angle in range(0, 360, 120) for k in (2,)]
+    runs = [least_squares(misfit, s[: 3 + n_peaks], bounds=(lower, upper), x_scale="jac") for s in starts]
+    return 2 * min(run.cost for run in runs)
+
+
+@pytest.mark.parametrize("kind", ["one peak", "two peaks"])
+def test_costs_are_those_of_scipy_or_less(x64, kind):
+    n_peaks, period = KINDS[kind]
+    noise = np.random.default_rng(2).normal(size=(64, len(ANGLES)))
+    curves = curves_of(truth(n_peaks, period), ANGLES) + noise
+    found = fit(curves, kind)
+    costs = (1 - np.asarray(found.r_squared)) * np.sum((curves - curves.mean(1, keepdims=True)) ** 2, 1)
+    theirs = np.array([scipy_cost(curve, ANGLES, n_peaks) for curve in curves[:2]])
+    assert np.all(costs[:2] <= theirs * (1 + 1e-5))
+    # R² and parameters describe the same curve.
+    np.testing.assert_allclose(np.sum((curves - curves_of(found.tuning, ANGLES)) ** 2, 1), costs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["one peak", "two peaks"])
+def test_rotation_scale_and_offset(x64, kind):
+    n_peaks, period = KINDS[kind]
+    noise = np.random.default_rng(4).normal(size=(64, len(ANGLES)))
+    curves = curves_of(truth(n_peaks, period), ANGLES) + 0.3 * noise
+    here = fit(curves, kind).tuning
+    there = fit(3 * np.roll(curves, 7, 1) - 5, kind).tuning
+    errors = circular_errors(there.preferred_degrees, here.preferred_degrees + 70)
+    assert float(errors.max()) < 1e-3
+    np.testing.assert_allclose(there.concentration, here.concentration, rtol=1e-4)
+    np.testing.assert_allclose(there.amplitude, 3 * here.amplitude, rtol=1e-4)
+    np.testing.assert_allclose(there.baseline, 3 * here.baseline - 5, atol=1e-3)
+
+
+def test_a_batch_is_its_fits_one_by_one(x64):
+    noise = np.random.default_rng(5).normal(size=(64, len(ANGLES)))
+    curves = curves_of(truth(1, 360), ANGLES) + 0.3 * noise
+    batch = fit(curves, "one peak")
+    for neuron in (0, 31, 63):
+        alone, _ = fit_and_slope(curves[neuron])
+        for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(batch), strict=True):
+            np.testing.assert_allclose(many[neuron], one, rtol=1e-6, atol=1e-9)
+
+
+def test_single_precision_and_more_neurons_than_a_chunk():
+    """1030 curves are solved in chunks that are filled up; two of them have no tuning to find."""
+    noise = np.random.default_rng(5).normal(size=(1030, len(ANGLES)))
+    tuning = truth(1, 360, 1030)
+    curves = (curves_of(tuning, ANGLES) + 0.1 * noise).astype(np.float32)
+    curves[7], curves[8] = 0.1, np.nan
+    found = fit_von_mises_batch(curves, ANGLES.astype(np.float32))
+    usual = np.delete(np.arange(1030), [7, 8])
+    status, r_squared = np.asarray(found.status), np.asarray(found.r_squared)
+    assert r_squared.shape == (1030,) and r_squared.dtype == np.float32
+    assert np.all(status[usual] == Status.converged)
+    assert status[7] == Status.converged and r_squared[7] == 0 and status[8] == Status.nonfinite
+    left = np.sum((curves - curves_of(found.tuning, ANGLES)) ** 2, 1)
+    spread = np.sum((curves - curves.mean(1, keepdims=True)) ** 2, 1)
+    np.testing.assert_allclose(r_squared[usual], 1 - left[usual] / spread[usual], atol=1e-5)
+    # The truth has 4 parameters that fit no noise: the best fit leaves less than it.
+    assert np.all(left[usual] <= np.sum((curves - curves_of(tuning, ANGLES)) ** 2, 1)[usual] * (1 + 1e-5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_missing_and_extreme_curves(x64, kind):
+    spike = np.eye(36)[5]
+    rows = [np.zeros(36), np.full(36, 0.1), np.full(36, np.nan), spike, 1e-200 * spike, 1e200 * spike, -spike]
+    curves = np.zeros((64, 36))
+    curves[: len(rows)] = rows
+    found = fit(curves, kind)
+    status, r_squared = np.asarray(found.status), np.asarray(found.r_squared)
+    np.testing.assert_array_equal(status[:3], [Status.converged, Status.converged, Status.nonfinite])
+    np.testing.assert_array_equal(r_squared[:2], 0)
+    np.testing.assert_array_equal(np.asarray(found.tuning.amplitude)[:2], 0)
+    np.testing.assert_allclose(np.asarray(found.tuning.baseline)[:2], [0, 0.1], rtol=1e-6)
+    assert np.isnan(r_squared[2]) and np.all(status[3:] != Status.nonfinite)
+    assert r_squared[3] > 0.5
+    np.testing.assert_allclose(r_squared[4:6], r_squared[3], rtol=1e-6)
+    assert np.all((r_squared[3:] >= 0) & (r_squared[3:] <= 1))
+
+
+def test_derivatives_of_r_squared(x64):
+    """Finite differences of whole fits: R² is at a maximum in the parameters that are held constant."""
+    curve = curves_of(truth(1, 360, 1), ANGLES)[0] + 0.3 * np.random.default_rng(6).normal(size=36)
+    slope = np.asarray(fit_and_slope(curve)[1])
+    for bin_ in (0, 20):
+        move = 1e-4 * np.eye(36)[bin_]
+        above, below = (float(fit_and_slope(curve + sign * move)[0].r_squared) for sign in (1, -1))
+        assert slope[bin_] == pytest.approx((above - below) / 2e-4, abs=1e-6)
+    assert np.isfinite(fit_and_slope(np.ones(36))[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_peaks": 3}, "n_peaks: expected 1 or 2, got 3"),
+        ({"period_degrees": 90}, "period_degrees: expected 180 or 360, got 90"),
+        ({"n_peaks": 2, "period_degrees": 180}, "period_degrees: expected 360 for two peaks"),
+        ({"angles_degrees": np.arange(5.0)}, r"angles_degrees: expected shape \(6,\)"),
+        ({"angles_degrees": np.full(6, np.inf)}, "angles_degrees: expected finite numbers, got 6"),
+        ({"curve": np.ones(3), "angles_degrees": np.ones(3)}, "expected at least 4 angles, got 3"),
+        ({"curve": np.ones(6, int)}, "curve: expected real floating-point"),
+    ],
+)
+def test_bad_arguments(untyped, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit_von_mises(**({"curve": np.ones(6), "angles_degrees": np.arange(0, 360, 60.0)} | arguments))
