@@ -111,9 +111,8 @@ def scikit(is_counts: bool) -> dict[str, Any]:
     strengths = np.logspace(-4, 2, 7)
 
     def logistic(*before: Any) -> Any:
-        return make_pipeline(
-            *before, StandardScaler(), LogisticRegressionCV(Cs=strengths, cv=5, max_iter=2000)
-        )
+        regression: Any = LogisticRegressionCV  # its stubs know no array of strengths
+        return make_pipeline(*before, StandardScaler(), regression(Cs=strengths, cv=5, max_iter=2000))
 
     found = {REFERENCE: logistic()}
     if is_counts:
@@ -166,17 +165,22 @@ def compare(setting: Setting, repeats: int) -> tuple[list[dict], dict[str, dict[
         for run in runs:
             for name, (_, spent) in run.items():
                 seconds[name] = seconds.get(name, 0.0) + spent / repeats
-    reference = np.array([of[REFERENCE] for of in sessions.values()])
-    rows = []
-    for name, spent in seconds.items():
-        values = np.array([of[name] for of in sessions.values()])
-        paired = values - reference
-        rows.append(
-            {"recordings": setting.name, "decoder": name, "sessions": len(values), "accuracy": float(values.mean()),
-             "± (sessions)": _error(values), "minus reference": float(paired.mean()),
-             "± (paired)": _error(paired), "s": spent}
-        )  # fmt: skip
-    return rows, sessions
+    return [_row(setting.name, name, sessions, spent) for name, spent in seconds.items()], sessions
+
+
+def _row(recordings: str, name: str, sessions: dict[str, dict[str, float]], seconds: float) -> dict:
+    values = np.array([of[name] for of in sessions.values()])
+    paired = values - np.array([of[REFERENCE] for of in sessions.values()])
+    return {
+        "recordings": recordings,
+        "decoder": name,
+        "sessions": len(values),
+        "accuracy": float(values.mean()),
+        "± (sessions)": _error(values),
+        "minus reference": float(paired.mean()),
+        "± (paired)": _error(paired),
+        "s": seconds,
+    }
 
 
 def _error(values: np.ndarray) -> float:

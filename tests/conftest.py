@@ -9,8 +9,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 # Compile in a third of the time, as most functions of the tests run once: machine code that is not optimised,
-# and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so those that
-# may go are set only for the versions that are known to have them.
+# and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so those
+# that may go are set only for the versions that are known to have them.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
