@@ -44,10 +44,10 @@ def paired_mean_baseline(
 
     Args:
         responses: one stimulus a row.
-        angles_degrees: of the stimuli, known now; each with its opposite.
+        angles_degrees: of the stimuli, known now; each once, and its opposite once.
 
     Raises:
-        ValueError: for angles without an opposite, to a thousandth of a degree.
+        ValueError: for angles without an opposite, to a thousandth of a degree, and for repeated ones.
     """
     check_rank("responses", responses, "stimuli neurons")
     check_rank("angles_degrees", angles_degrees, "stimuli")
@@ -57,13 +57,14 @@ def paired_mean_baseline(
         raise ValueError("angles_degrees: expected known values, got a tracer.")
     angles = np.asarray(angles_degrees, np.float64)
     distance = np.abs(np.asarray(circular_difference(angles[:, None] + 180, angles)))
-    opposite = np.argmin(distance, axis=1)
-    lonely = distance[np.arange(len(angles)), opposite] > 1e-3
-    if np.any(lonely):
+    n_opposite = np.sum(distance <= 1e-3, axis=1)
+    if np.any(n_opposite != 1):
+        first = np.argmax(n_opposite != 1)
         raise ValueError(
-            f"angles_degrees: expected each angle with its opposite, got {angles[lonely.argmax()]:g} without."
+            f"angles_degrees: expected each angle with one opposite, got {angles[first]:g} with "
+            f"{n_opposite[first]}; average repeats first."
         )
-    return 0.5 * (responses + responses[opposite])
+    return 0.5 * (responses + responses[np.argmin(distance, axis=1)])
 
 
 def linear_baseline(

@@ -1,0 +1,263 @@
+"""Cross-validation: no leakage, honest errors, folds, strengths as brute force picks them, chance."""
+
+from functools import partial
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
+
+from neurojax.neural_coding import (
+    AbstractDecoder,
+    AbstractFittedDecoder,
+    AngleBins,
+    GaussianDecoder,
+    PopulationVector,
+    SinCosRidge,
+    Tuned,
+    chance_level,
+    circular_difference,
+    cross_validate,
+    mean_circular_error,
+    stratified_folds,
+)
+
+RNG = np.random.default_rng(0)
+BINS = AngleBins(4, 360, -45)
+ANGLES = np.tile(np.arange(4) * 90, 12)
+SIGNAL = np.cos(np.deg2rad(ANGLES[:, None] - RNG.uniform(0, 360, 10)))
+RESPONSES = np.float32(SIGNAL + 1.5 * RNG.normal(size=(48, 10)))
+FOLDS = stratified_folds(ANGLES, 4, jax.random.key(0))
+TRACES = []
+
+
+class Nearest(AbstractDecoder):
+    """Answers what was shown in the most similar trial: on its training trials it is always right."""
+
+    period_degrees: float = 360.0
+    is_compiled: ClassVar[bool] = True
+
+    def fit(self, responses, angles_degrees, *, weights=None):
+        TRACES.append(np.shape(responses))
+        weights = jnp.ones(len(responses)) if weights is None else weights
+        return FittedNearest(jnp.asarray(responses), jnp.asarray(angles_degrees), weights)
+
+
+class FittedNearest(AbstractFittedDecoder):
+    responses: jax.Array
+    angles_degrees: jax.Array
+    weights: jax.Array
+    period_degrees: float = 360.0
+
+    def predict(self, response):
+        distance = jnp.sum((self.responses - response) ** 2, axis=1)
+        return self.angles_degrees[jnp.argmin(jnp.where(self.weights > 0, distance, jnp.inf))]
+
+
+def test_a_memoriser_of_permuted_labels_is_at_chance():
+    fitted = Nearest().fit(RESPONSES, np.float32(ANGLES))
+    np.testing.assert_array_equal(jax.vmap(fitted.predict)(RESPONSES), ANGLES)
+    accuracy = chance_level(
+        Nearest(),
+        RESPONSES,
+        ANGLES,
+        FOLDS,
+        lambda p, t: np.mean(p == t),
+        jax.random.key(1),
+        n_permutations=30,
+    )
+    assert accuracy.shape == (30,)
+    # Binomial, but for what the folds leave of dependence.
+    error = np.sqrt(0.25 * 0.75 / 48 / 30)
+    assert abs(accuracy.mean() - 0.25) < 4 * error
+    assert 0.5 < accuracy.std() / np.sqrt(0.25 * 0.75 / 48) < 2
+    # The labels as they are do better than all.
+    found = cross_validate(Nearest(), RESPONSES, ANGLES, FOLDS).fraction_correct(BINS)
+    assert found.value > accuracy.max()
+
+
+@pytest.mark.parametrize("decoder", [Nearest(), GaussianDecoder(BINS, 0.5)], ids=["nearest", "gaussian"])
+def test_what_only_test_trials_could_teach_is_not_learnt(decoder):
+    """Each trial has a neuron of its own; who had seen it in training would be always right."""
+    found = cross_validate(decoder, np.eye(48, dtype=np.float32), ANGLES, FOLDS)
+    assert found.fraction_correct(BINS).value <= 0.5
+    fitted = decoder.fit(np.eye(48, dtype=np.float32), np.float32(ANGLES))
+    np.testing.assert_array_equal(jax.vmap(fitted.predict)(np.eye(48, dtype=np.float32)), ANGLES)
+
+
+def test_all_folds_and_sessions_of_a_size_share_one_program():
+    del TRACES[:]
+    decoder = Nearest(period_degrees=720.0)  # of which there is no program yet
+    cross_validate(decoder, RESPONSES, ANGLES, FOLDS)
+    cross_validate(
+        decoder, RESPONSES[:44, :9], ANGLES[:44], stratified_folds(ANGLES[:44], 3, jax.random.key(1))
+    )
+    assert TRACES == [(64, 16)]
+
+
+def test_large_recordings_are_not_padded():
+    responses = np.tile(RESPONSES, (1, 600))
+    found = cross_validate(PopulationVector(), responses, ANGLES, FOLDS[:2])
+    small = cross_validate(PopulationVector(), RESPONSES, ANGLES, FOLDS[:2])
+    tested = np.concatenate([FOLDS[0][1], FOLDS[1][1]])
+    away = circular_difference(found.predicted_degrees[tested], small.predicted_degrees[tested])
+    np.testing.assert_allclose(away, 0, atol=1e-2)
+
+
+def test_score_and_standard_error():
+    found = cross_validate(SinCosRidge(), RESPONSES, ANGLES, FOLDS[:3])
+    tested = np.isin(np.arange(48), np.concatenate([test for _, test in FOLDS[:3]]))
+    np.testing.assert_array_equal(np.isfinite(found.predicted_degrees), tested)
+    np.testing.assert_array_equal(found.fold >= 0, tested)
+    np.testing.assert_array_equal(found.true_degrees, ANGLES)
+    errors = np.abs(np.mod(found.predicted_degrees - ANGLES + 180, 360) - 180)
+    by_fold = [errors[test].mean() for _, test in FOLDS[:3]]
+    score = found.score(partial(mean_circular_error, period_degrees=360))
+    np.testing.assert_allclose(score.value, np.mean(by_fold), rtol=1e-5)
+    np.testing.assert_allclose(score.standard_error, np.std(by_fold, ddof=1) / np.sqrt(3), rtol=1e-4)
+    correct = [np.mean(errors[test] < 45) for _, test in FOLDS[:3]]
+    share = found.fraction_correct(BINS)
+    expected = np.mean(correct), np.std(correct, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(share, expected, rtol=1e-6)
+    assert found.log_probabilities is None and found.period_degrees == 360
+
+
+def test_splits_of_scikit_learn():
+    splits = list(StratifiedKFold(4, shuffle=True, random_state=0).split(RESPONSES, ANGLES))
+    found = cross_validate(GaussianDecoder(BINS), RESPONSES, ANGLES, splits)
+    for f, (train, test) in enumerate(splits):
+        np.testing.assert_array_equal(found.fold[test], f)
+        assert np.all(found.fold[train] != f)
+    assert found.log_probabilities.shape == (48, 4)
+    assert found.fraction_correct(BINS).value > 0.4
+    # The order of folds and of trials within them is only that.
+    other = cross_validate(
+        GaussianDecoder(BINS), RESPONSES, ANGLES, [(a[::-1], b[::-1]) for a, b in splits[::-1]]
+    )
+    np.testing.assert_array_equal(other.predicted_degrees, found.predicted_degrees)
+
+
+@given(st.integers(2, 6), st.lists(st.integers(0, 5), min_size=6, max_size=40), st.sampled_from([180, 360]))
+@settings(max_examples=25, deadline=None)
+def test_stratified_folds_part_the_trials_and_balance_every_angle(n_folds, classes, period):
+    # One shape, so that the permutation compiles once: fill up with a class of its own.
+    classes = np.array(classes + [6] * (40 - len(classes)))
+    turns = np.arange(40) % 2
+    folds = stratified_folds(
+        classes * 10.0 + turns * period, n_folds, jax.random.key(0), period_degrees=period
+    )
+    assert len(folds) == n_folds
+    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(40))
+    for train, test in folds:
+        np.testing.assert_array_equal(np.sort(np.r_[train, test]), np.arange(40))
+    counts = np.array([np.bincount(classes[test], minlength=7) for _, test in folds])
+    assert np.all(np.ptp(counts, axis=0) <= 1)
+    assert np.ptp(counts.sum(1)) <= 1
+
+
+def test_stratified_folds_are_those_of_the_key():
+    again = stratified_folds(ANGLES, 4, jax.random.key(0))
+    other = stratified_folds(ANGLES, 4, jax.random.key(5))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(FOLDS, again, strict=True))
+    assert not all(np.array_equal(a[1], b[1]) for a, b in zip(FOLDS, other, strict=True))
+    # Trials of an angle are spread at random, not by when they were shown.
+    assert len({tuple(np.sort(test // 4 % 4)) for _, test in other}) > 1
+
+
+@eqx.filter_jit
+def fitted_answers(decoder, responses, angles, new):
+    fitted = decoder.fit(responses, angles)
+    if hasattr(fitted, "log_probabilities"):
+        return jax.vmap(fitted.log_probabilities)(new)
+    return jax.vmap(fitted.predict)(new)
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "angles"])
+def test_tuned_picks_what_brute_force_picks(x64, kind):
+    strengths = np.array([1e-3, 0.3, 0.99]) if kind == "probabilities" else np.array([1e-3, 0.3, 30.0])
+    responses = RESPONSES.astype(float)
+    # Its folds: in the order of angles, dealt in turn.
+    fold = np.empty(48, int)
+    fold[np.argsort(ANGLES, kind="stable")] = np.arange(48) % 4
+    expected = []
+    for strength in jnp.asarray(strengths):
+        scores = np.empty(48)
+        for f in range(4):
+            is_held = fold == f
+            arguments = responses[~is_held], 1.0 * ANGLES[~is_held], responses[is_held]
+            if kind == "probabilities":
+                found = np.asarray(fitted_answers(GaussianDecoder(BINS, strength), *arguments))
+                scores[is_held] = found[np.arange(12), ANGLES[is_held] // 90]
+            else:
+                found = np.asarray(fitted_answers(SinCosRidge(strength=strength), *arguments))
+                scores[is_held] = -np.abs(np.mod(found - ANGLES[is_held] + 180, 360) - 180)
+        expected.append(scores.mean())
+    decoder = SinCosRidge() if kind == "angles" else GaussianDecoder(BINS, 0.5)
+    where = (lambda d: d.strength) if kind == "angles" else (lambda d: d.shrinkage)
+    fitted = eqx.filter_jit(Tuned(decoder, strengths, where=where, n_folds=4).fit)(responses, 1.0 * ANGLES)
+    np.testing.assert_allclose(fitted.scores, expected, rtol=1e-8)
+    assert fitted.strength == strengths[np.argmax(expected)]
+    # And it is then fitted to all trials.
+    best = eqx.tree_at(where, decoder, fitted.strength)
+    answer = fitted.log_probabilities if kind == "probabilities" else fitted.predict
+    direct = fitted_answers(best, responses, 1.0 * ANGLES, responses)
+    np.testing.assert_allclose(jax.vmap(answer)(responses), direct, rtol=1e-8)
+
+
+def test_tuned_survives_a_class_of_one_trial():
+    """Whose bin cannot be decoded without it: that trial does not count, and the others decide."""
+    kept = np.r_[np.flatnonzero(ANGLES != 90), 1]
+    tuned = Tuned(GaussianDecoder(BINS, 0.5), np.array([1e-6, 0.5], np.float32), where=lambda d: d.shrinkage)
+    fitted = eqx.filter_jit(tuned.fit)(RESPONSES[kept], ANGLES[kept])
+    assert np.all(np.isfinite(fitted.scores))
+    assert fitted.strength == tuned.strengths[fitted.scores.argmax()]
+    # The first is not taken for want of anything to compare.
+    assert fitted.scores[1] > fitted.scores[0]
+
+
+def test_tuned_does_not_take_a_strength_too_small_for_the_arithmetic():
+    responses = np.tile(RESPONSES, (1, 6))
+    tuned = Tuned(SinCosRidge(), np.array([1e-12, 1e-10, 1e-2], np.float32))
+    fitted = eqx.filter_jit(tuned.fit)(responses, ANGLES)
+    assert np.any(np.isnan(fitted.scores)) and np.isfinite(fitted.scores[2])
+    assert fitted.strength == np.float32(1e-2)
+
+
+def test_tuned_in_place_of_a_setting_that_is_none():
+    """Ledoit and Wolf's estimate is replaced, as a number would be."""
+    strengths = np.array([0.2, 0.6], np.float32)
+    pair = [
+        eqx.filter_jit(Tuned(GaussianDecoder(BINS, s), strengths, where=lambda d: d.shrinkage).fit)(
+            RESPONSES, ANGLES
+        )
+        for s in (None, 0.5)
+    ]
+    np.testing.assert_allclose(pair[0].scores, pair[1].scores, rtol=1e-5)
+
+
+def test_chance_level_is_that_of_the_key_and_near_one_over_classes():
+    def level(key):
+        measure = lambda p, t: np.mean(BINS.index(p) == BINS.index(t))  # noqa: E731
+        return chance_level(
+            GaussianDecoder(BINS), RESPONSES, ANGLES, FOLDS, measure, jax.random.key(key), n_permutations=20
+        )
+
+    first = level(0)
+    np.testing.assert_array_equal(first, level(0))
+    assert not np.array_equal(first, level(1))
+    assert abs(first.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 48 / 20)
+
+
+def test_constant_neurons_warn_or_are_dropped():
+    responses = np.insert(RESPONSES, [2, 5], 3.0, axis=1)
+    plain = cross_validate(GaussianDecoder(BINS), RESPONSES, ANGLES, FOLDS)
+    with pytest.warns(UserWarning, match=r"2 of 12 neurons do not vary \(the first: 2, 6\)"):
+        kept = cross_validate(GaussianDecoder(BINS), responses, ANGLES, FOLDS)
+    dropped = cross_validate(GaussianDecoder(BINS), responses, ANGLES, FOLDS, drop_constant=True)
+    np.testing.assert_array_equal(dropped.log_probabilities, plain.log_probabilities)
+    np.testing.assert_allclose(kept.log_probabilities, plain.log_probabilities, atol=1e-4)
