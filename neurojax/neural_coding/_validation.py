@@ -12,6 +12,7 @@ from jaxtyping import ArrayLike, Float, Int, Real
 
 from .._checks import check_at_least, check_kind
 from .._types import PRNGKey
+from ..convergence import Status
 from ._angles import AngleBins
 from ._decoding import (
     AbstractClassDecoder,
@@ -20,8 +21,9 @@ from ._decoding import (
 )
 from ._folds import Splits, check_splits
 from ._likelihood_decoders import check_sign
+from ._multinomial import FittedMultinomialDecoder
 from ._trials import Trials, check_trials
-from ._tuned import Tuned
+from ._tuned import FittedTunedProbabilities, Tuned
 
 __all__ = [
     "CrossValidation",
@@ -54,6 +56,7 @@ class CrossValidation(NamedTuple):
         fold: in which each trial was tested; −1 for none.
         log_probabilities: of each bin, where the decoder has them, else ``None``.
         period_degrees: after which the angles come round.
+        status: how the fit of each fold ended, a ``convergence.Status``, where it is iterated, else ``None``.
     """
 
     predicted_degrees: Float[np.ndarray, " trials"]
@@ -61,6 +64,7 @@ class CrossValidation(NamedTuple):
     fold: Int[np.ndarray, " trials"]
     log_probabilities: Float[np.ndarray, "trials bins"] | None
     period_degrees: float
+    status: Int[np.ndarray, " folds"] | None
 
     def score(self, measure: Callable[[Any, Any], Any]) -> MeanWithError:
         """Return the mean over folds of a measure, and its standard error.
@@ -117,7 +121,9 @@ def cross_validate(
     _check_classes(decoder, trials, splits)
     check_sign(_inner(decoder), trials.responses)
     trials = _report_constant(trials, drop_constant)
-    return _held_out(decoder, trials, splits)
+    found = _held_out(decoder, trials, splits)
+    _report_failures(found)
+    return found
 
 
 def chance_level(
@@ -164,19 +170,22 @@ def _held_out(decoder: AbstractDecoder, trials: Trials, splits: Splits) -> Cross
     n_trials = len(trials.angles_degrees)
     padded = _padded(trials) if decoder.is_compiled else trials
     run = _compiled_answers if decoder.is_compiled else _answers
-    predicted, fold, log_probabilities = np.full(n_trials, np.nan), np.full(n_trials, -1), None
+    predicted, fold = np.full(n_trials, np.nan), np.full(n_trials, -1)
+    log_probabilities, statuses = None, []
     for f, (train, test) in enumerate(splits):
         weights = np.zeros(len(padded.weights), padded.responses.dtype)
         weights[train] = 1
-        angles, of_bins = run(decoder, padded.responses, padded.angles_degrees, jnp.asarray(weights))
+        angles, of_bins, status = run(decoder, padded.responses, padded.angles_degrees, jnp.asarray(weights))
         predicted[test], fold[test] = np.asarray(angles)[test], f
         if of_bins is not None:
             of_bins = np.asarray(of_bins)
             if log_probabilities is None:
                 log_probabilities = np.full((n_trials, of_bins.shape[1]), np.nan)
             log_probabilities[test] = of_bins[test]
-    true = np.asarray(trials.angles_degrees, float)
-    return CrossValidation(predicted, true, fold, log_probabilities, float(decoder.period_degrees))
+        statuses += [] if status is None else [int(status)]
+    true, period = np.asarray(trials.angles_degrees, float), float(decoder.period_degrees)
+    status = np.asarray(statuses) if statuses else None
+    return CrossValidation(predicted, true, fold, log_probabilities, period, status)
 
 
 def _answers(decoder, responses, angles_degrees, weights):
@@ -184,7 +193,9 @@ def _answers(decoder, responses, angles_degrees, weights):
     probabilities = None
     if isinstance(fitted, AbstractProbabilisticDecoder):
         probabilities = jax.vmap(fitted.log_probabilities)(responses)
-    return jax.vmap(fitted.predict)(responses), probabilities
+    inner = fitted.fitted if isinstance(fitted, FittedTunedProbabilities) else fitted
+    status = inner.status if isinstance(inner, FittedMultinomialDecoder) else None
+    return jax.vmap(fitted.predict)(responses), probabilities, status
 
 
 _compiled_answers = eqx.filter_jit(_answers)
@@ -218,6 +229,25 @@ def _check_classes(decoder: AbstractDecoder, trials: Trials, splits) -> None:
                 f"splits: expected every class in the training set of each fold, got none of bin "
                 f"{missing[0]} ({center:g}°) in fold {f} (trials in all: {np.sum(classes == missing[0])})."
             )
+
+
+def _report_failures(found: CrossValidation) -> None:
+    is_broken = ~np.isfinite(found.predicted_degrees[found.fold >= 0])
+    if np.any(is_broken):
+        warnings.warn(
+            f"decoder: {is_broken.sum()} of {len(is_broken)} held-out answers are not finite; a strength may "
+            "be too small for the precision of the responses.",
+            stacklevel=3,
+        )
+    if found.status is None:
+        return
+    n_failed = np.sum(found.status != Status.converged)
+    if n_failed:
+        warnings.warn(
+            f"decoder: the fits of {n_failed} of {len(found.status)} folds did not converge (see status); "
+            "raise max_steps or the strength.",
+            stacklevel=3,
+        )
 
 
 def _report_constant(trials: Trials, drop: bool) -> Trials:

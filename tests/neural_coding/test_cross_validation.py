@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
+from neurojax.convergence import Status
 from neurojax.neural_coding import (
     AbstractDecoder,
     AbstractFittedDecoder,
     AngleBins,
     GaussianDecoder,
+    MultinomialDecoder,
     PopulationVector,
     SinCosRidge,
     Tuned,
@@ -261,3 +263,14 @@ def test_constant_neurons_warn_or_are_dropped():
     dropped = cross_validate(GaussianDecoder(BINS), responses, ANGLES, FOLDS, drop_constant=True)
     np.testing.assert_array_equal(dropped.log_probabilities, plain.log_probabilities)
     np.testing.assert_allclose(kept.log_probabilities, plain.log_probabilities, atol=1e-4)
+
+
+def test_a_fit_that_did_not_converge_is_reported():
+    angles = jnp.arange(40.0) * 9
+    responses = jnp.cos(jnp.deg2rad(angles[:, None] - jnp.array([0.0, 90.0, 200.0])))
+    bins = AngleBins(4)
+    splits = stratified_folds(angles, 2, jax.random.key(0))
+    with pytest.warns(UserWarning, match="2 of 2 folds did not converge"):
+        short = cross_validate(MultinomialDecoder(bins, max_steps=1), responses, angles, splits)
+    assert short.status is not None and short.status.tolist() == [Status.max_steps_reached] * 2
+    assert cross_validate(PopulationVector(), responses, angles, splits).status is None
