@@ -10,6 +10,8 @@ _COMMANDS = {
     "sparse-coding": ("_sparse_coding", "learn a dictionary of receptive fields from natural images"),
     "autoencoder": ("_autoencoder", "train an autoencoder, of six kinds, on digits or photographs"),
     "rbm": ("_rbm", "train a restricted Boltzmann machine on handwritten digits"),
+    "decode": ("_decode", "decode what was shown from a population of neurons, cross-validated"),
+    "encode": ("_encode", "predict a population of neurons from the images shown"),
 }
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it

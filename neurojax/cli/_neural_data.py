@@ -1,0 +1,209 @@
+"""The trials that ``neurojax decode`` and ``neurojax encode`` read: simulated, recorded, or from a file."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .. import data
+from .. import neural_coding as nc
+from ..neural_coding import AngleBins
+
+__all__ = [
+    "Recording",
+    "Responses",
+    "angle_bins",
+    "as_responses",
+    "check_file_setting",
+    "read_responses",
+    "unused",
+]
+
+_BIN_DEGREES = 18  # of continuous angles, as in the course
+_LEAST_REPEATS = 4  # of a stimulus, to be a class of its own
+_N_NAMED = 5
+
+
+class Recording(NamedTuple):
+    """Which trials to read.
+
+    Attributes:
+        word: of the data, ``"file"`` for a path.
+        path: of the file.
+        settings: those that such data have, by name, each with a value.
+        drop_constant: whether neurons that do not vary or hold NaN are left out.
+    """
+
+    word: str
+    path: Path
+    settings: Mapping[str, Any]
+    drop_constant: bool
+
+
+class Responses(NamedTuple):
+    """Trials as the commands see them.
+
+    Attributes:
+        responses: (trials, neurons), finite.
+        angles_degrees: of each trial.
+        period_degrees: after which they come round.
+        name: of the recording.
+        neurons: the number of each neuron in the recording, from 0.
+        is_count: whether all are whole numbers ≥ 0.
+        notes: what a user should know of them, by name.
+    """
+
+    responses: Array
+    angles_degrees: Array
+    period_degrees: float
+    name: str
+    neurons: np.ndarray
+    is_count: bool
+    notes: Mapping[str, str]
+
+
+def check_file_setting(value: str, words: Sequence[str]) -> str:
+    """Return the word of the data, ``"file"`` for the path of one that is there.
+
+    Raises:
+        ValueError: for what is neither a word nor the path of an .npz file.
+        FileNotFoundError: if there is no such file.
+    """
+    if value in words:
+        return value
+    path = Path(value)
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"data: expected {', '.join(words)} or a path to an .npz file, got {value}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"data: expected a file, but there is none at {value}.")
+    return "file"
+
+
+def unused(section: Any, of_what: str, present: Collection[str]) -> None:
+    """Raise ``ValueError`` for a setting with default ``None`` that was given though it has no use."""
+    for setting in dataclasses.fields(section):
+        value = getattr(section, setting.name)
+        if setting.default is None and value is not None and setting.name not in present:
+            raise ValueError(
+                f"{setting.name}: expected None, as by default, since {of_what} does not use it, got {value}."
+            )
+
+
+def read_responses(recording: Recording, key: Array) -> Responses:
+    """Load or simulate the trials.
+
+    Raises:
+        ValueError: for a session that there is not, a file of another layout, and responses that are not
+            finite unless they are to be left out.
+        FileNotFoundError: for a recording that is not there.
+    """
+    settings = recording.settings
+    match recording.word:
+        case "simulated":
+            names = ("n_neurons", "n_trials", "period_degrees", "responses")
+            drawn = nc.simulate(key, **{name: settings[name] for name in names})
+            values, angles = drawn.responses, drawn.angles_degrees
+            return as_responses(values, angles, settings["period_degrees"], "simulated", recording)
+        case "file":
+            values, angles = _read_file(recording.path)
+            return as_responses(values, angles, settings["period_degrees"], recording.path.name, recording)
+        case "stringer":
+            return _of_recording(data.stringer_orientations(), recording)
+        case "mouse":
+            session = _session(data.mouse_sessions(), settings["session"])
+            is_orientation = settings["period_degrees"] == 180
+            read = session.recording(settings["window_s"], orientation=is_orientation)
+            shown = _of_recording(read, recording)
+            animal = "control" if session.is_control else "GABA transporter 3 edited"
+            return shown._replace(notes={**shown.notes, "animal": animal})
+        case word:
+            kind = "moving" if word == "macaque-moving" else "static"
+            session = _session(data.macaque_sessions(kind), settings["session"])
+            return _of_recording(
+                session.recording(
+                    settings["window_ms"],
+                    max_contamination=settings["max_contamination"],
+                    contrast=settings.get("contrast", "highest"),
+                ),
+                recording,
+            )
+
+
+def _session(sessions: Sequence[Any], number: int) -> Any:
+    if number >= len(sessions):
+        raise ValueError(f"session: expected a number from 0 to {len(sessions) - 1}, got {number}.")
+    return sessions[number]
+
+
+def _of_recording(read: data.GratingRecording, recording: Recording) -> Responses:
+    shown = as_responses(read.responses, read.angles_degrees, read.period_degrees, read.name, recording)
+    notes = dict(shown.notes)
+    if read.n_dropped:
+        notes["units left out"] = f"{read.n_dropped} of {read.n_recorded}, by contamination"
+    return shown._replace(neurons=read.neurons[shown.neurons], notes=notes)
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    arrays = data.read_arrays(path)
+    wanted = ("responses", "angles_degrees")
+    if not set(wanted) <= set(arrays):
+        found = ", ".join(sorted(arrays)) or "none"
+        raise ValueError(f"data: expected arrays named {', '.join(wanted)} in {path}, got {found}.")
+    values, angles = (arrays[name] for name in wanted)
+    is_real = values.dtype.kind in "biuf" and angles.dtype.kind in "iuf"
+    if not is_real or values.ndim != 2 or angles.ndim != 1 or not values.size:
+        raise ValueError(
+            f"data: expected real responses (trials, neurons) and angles_degrees (trials,) in {path}, got "
+            f"{values.dtype} of shape {values.shape} and {angles.dtype} of shape {angles.shape}."
+        )
+    if len(values) != len(angles):
+        raise ValueError(
+            f"data: expected an angle for each of {len(values)} trials in {path}, got {len(angles)}."
+        )
+    if not np.all(np.isfinite(angles)):
+        raise ValueError(f"data: expected finite angles_degrees in {path}, got NaN or infinity.")
+    return values.astype(np.float32), angles.astype(np.float32)
+
+
+def as_responses(values, angles, period_degrees, name: str, recording: Recording) -> Responses:
+    """Check and describe trials, and leave out neurons as asked."""
+    values = np.asarray(values)
+    is_constant = np.asarray(nc.constant_neurons(jnp.asarray(values)))
+    is_broken = ~np.all(np.isfinite(values), axis=0)
+    notes = {}
+    if np.any(is_broken) and not recording.drop_constant:
+        raise ValueError(
+            f"data: expected finite responses, got NaN or infinity in {_named(is_broken)}; --drop-constant "
+            "leaves them out."
+        )
+    if np.any(is_constant):
+        what = "left out" if recording.drop_constant else "kept; --drop-constant leaves them out"
+        notes["neurons without change"] = f"{_named(is_constant)}, {what}"
+    kept = ~is_constant if recording.drop_constant else np.ones(len(is_constant), bool)
+    if np.all(is_constant):
+        raise ValueError(f"data: expected neurons that vary, got {len(is_constant)} that do not.")
+    values = values[:, kept]
+    is_count = bool(np.all(values >= 0) and np.all(values == np.round(values)))
+    arrays = jnp.asarray(values), jnp.asarray(angles)
+    return Responses(*arrays, float(period_degrees), name, np.flatnonzero(kept), is_count, notes)
+
+
+def _named(is_such: np.ndarray) -> str:
+    numbers = np.flatnonzero(is_such)
+    more = ", …" if len(numbers) > _N_NAMED else ""
+    return f"{len(numbers)} of {len(is_such)} neurons ({', '.join(map(str, numbers[:_N_NAMED]))}{more})"
+
+
+def angle_bins(responses: Responses, n_bins: int | None = None) -> AngleBins:
+    """Return bins of the angle: so many, or one a stimulus where these are repeated, or of 18°."""
+    period = responses.period_degrees
+    if n_bins is not None:
+        return AngleBins(n_bins, period)
+    angles = np.mod(np.round(np.asarray(responses.angles_degrees, np.float64), 3), period)
+    if len(np.unique(angles)) * _LEAST_REPEATS <= len(angles):
+        return AngleBins.around(responses.angles_degrees, period)
+    return AngleBins(round(period / _BIN_DEGREES), period)
