@@ -1,7 +1,8 @@
 """How well, and how fast, are gratings decoded from recordings, against a tuned multinomial regression?
 
 Macaque V1, spike counts in 0 to 500 ms at the higher contrast: 17 sessions of static gratings (7 or 8
-orientations) and 27 of moving ones (16 directions), units with contamination below 0.05, and all units. Mouse
+orientations) and 25 of 27 of moving ones (16 directions; two have too few trials for the inner folds of the
+reference), units with contamination below 0.05, and all units. Mouse
 V1, the three control sessions, mean after minus mean before onset: 4 orientations in 5 and in 8 folds, 8
 directions in 5. Stratified folds (scikit-learn's, shuffled), the same for all contenders; accuracy is the
 share of held-out trials decoded right, averaged over sessions. The difference to the reference is paired by

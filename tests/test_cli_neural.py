@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +162,7 @@ def test_a_file_of_counts_is_decoded_by_its_stimuli(trials, tmp_path, monkeypatc
     decoder, counts = nc.PoissonDecoder(nc.AngleBins.around(angles)), counts[:, np.arange(20) != 4]
     held_out = nc.cross_validate(decoder, counts, angles, folds)
     measured = json.loads((tmp_path / "decode" / "results.json").read_text())
-    score = held_out.score(partial(nc.median_circular_error, period_degrees=360))
+    score = held_out.score(nc.median_circular_error, 360)
     assert measured["decoders"]["poisson"]["median_error_360"]["value"] == pytest.approx(
         score.value, abs=1e-3
     )

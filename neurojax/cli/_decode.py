@@ -5,7 +5,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -183,7 +182,7 @@ def _chance(
     if scores is None:
         correct = []
 
-        def measure(predicted, true):
+        def measure(predicted, true, period):
             # Beside the score that is asked for, so that the permutations are decoded once for both.
             correct.append(np.mean(bins.index(predicted) == bins.index(true)))
             return nc.median_circular_error(predicted, true, period)
@@ -212,7 +211,7 @@ def _measure(
                 ("median", nc.median_circular_error),
                 ("mean", nc.mean_circular_error),
             ):
-                score = held_out.score(partial(measure, period_degrees=period))
+                score = held_out.score(measure, period)
                 values[f"{kind}_error_{period}"] = score._asdict()
         correct = held_out.fraction_correct(bins)
         scores[name] = {**values, "fraction_correct": correct._asdict(), "seconds": seconds}

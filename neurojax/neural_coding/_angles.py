@@ -159,7 +159,12 @@ class AngleBins(eqx.Module):
         return self.start_degrees + np.arange(self.n_bins + 1) * self.width_degrees
 
     def index(self, angles_degrees: Real[ArrayLike, "*shape"]) -> Int[Array, "*shape"]:
-        """Return the bin of each angle, 0 to n_bins − 1."""
+        """Return the bin of each angle, 0 to n_bins − 1.
+
+        Raises:
+            ValueError: for angles that are known and not finite.
+        """
+        check_finite("angles_degrees", angles_degrees)
         turned = wrap_degrees(_as_float(angles_degrees) - self.start_degrees, self.period_degrees)
         # Times n over the period, not over the width: exact wherever the edge is a whole number.
         index = jnp.floor(turned * self.n_bins / self.period_degrees).astype(jnp.int32)

@@ -50,10 +50,14 @@ class AbstractProbabilisticDecoder(AbstractFittedDecoder):
         """Return log p(bin | response) of one trial, in nats."""
 
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
-        """Return the centre of the most probable bin of one trial, in degrees; batch with ``jax.vmap``."""
+        """Return the centre of the most probable bin of one trial, in degrees; batch with ``jax.vmap``.
+
+        NaN where a probability is.
+        """
         log_probabilities = self.log_probabilities(response)
         centers = jnp.asarray(self.bins.centers_degrees, log_probabilities.dtype)
-        return centers[jnp.argmax(log_probabilities)]
+        is_broken = jnp.any(jnp.isnan(log_probabilities))
+        return jnp.where(is_broken, jnp.nan, centers[jnp.argmax(log_probabilities)])
 
 
 class AbstractDecoder(eqx.Module):

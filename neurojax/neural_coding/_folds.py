@@ -25,13 +25,14 @@ def stratified_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split trials at random so that each fold has its share of every angle.
 
-    Trials are sorted by angle, those of equal angle at random, and dealt out in turn; so continuous angles
-    are spread evenly too.
+    Trials are sorted by angle, those of equal angle at random, and dealt out in turn, so that each angle has
+    as many trials in one fold as in another, but for one. Where angles differ from trial to trial, each run
+    of n_folds neighbours is dealt out in a random order, one to each fold.
 
     Args:
         angles_degrees: of each trial.
         n_folds: at least 2, at most the number of trials.
-        key: of the order among equals.
+        key: of the division.
         period_degrees: after which angles come round.
 
     Returns:
@@ -46,9 +47,16 @@ def stratified_folds(
     angles = np.asarray(wrap_degrees(angles_degrees, period_degrees))
     if len(angles) < n_folds:
         raise ValueError(f"n_folds: expected at most {len(angles)}, the number of trials, got {n_folds}.")
-    ties = np.asarray(jax.random.permutation(key, len(angles)))
+    random = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+    order = np.lexsort((random.permutation(len(angles)), angles))
+    dealt = np.arange(len(angles)) % n_folds
+    _, place, counts = np.unique(angles[order], return_inverse=True, return_counts=True)
+    is_alone = counts[place] == 1
+    for start in range(0, len(angles), n_folds):
+        neighbours = start + np.flatnonzero(is_alone[start : start + n_folds])
+        dealt[neighbours] = random.permutation(dealt[neighbours])
     fold = np.empty(len(angles), int)
-    fold[np.lexsort((ties, angles))] = np.arange(len(angles)) % n_folds
+    fold[order] = dealt
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(n_folds)]
 
 

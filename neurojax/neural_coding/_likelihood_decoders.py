@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_nonnegative, check_share, is_concrete
+from .._checks import check_nonnegative, check_positive, check_share, is_concrete
 from .._precision import product
 from ._angles import AngleBins
 from ._decoding import AbstractClassDecoder, AbstractDecoder, AbstractProbabilisticDecoder
 from ._trials import Trials, check_response, check_trials
 
 __all__ = ["GaussianDecoder", "PoissonDecoder", "check_sign"]
+
+_LEAST_NOISE = 1e-6  # of a neuron's whole variance
 
 
 class PoissonDecoder(AbstractClassDecoder):
@@ -26,13 +28,14 @@ class PoissonDecoder(AbstractClassDecoder):
 
     Attributes:
         bins: of the angles.
-        prior_count: a, in trials at the neuron's mean, > 0 in use: it keeps rates off 0.
+        prior_count: a, in trials at the neuron's mean, > 0: it keeps rates off 0.
         smoothing_degrees: 0: a trial belongs to its bin alone, Aₙₖ = wₙ or 0; else it belongs to all,
             Aₙₖ = wₙ exp(κ(cos(φₙ − φₖ) − 1)), κ = (P/(2π·smoothing))²: tuning curves smoothed round the
             circle.
 
     Raises:
-        ValueError: in use, for concrete responses below 0.
+        ValueError: at construction, for a prior count that is not positive; in use, for concrete responses
+            below 0.
 
     Reference: Ma, Beck, Latham & Pouget 2006, eq. 4 (flat prior); Zhang et al. 1998, eq. 36.
     """
@@ -43,7 +46,7 @@ class PoissonDecoder(AbstractClassDecoder):
     is_compiled: ClassVar[bool] = True
 
     def __check_init__(self):
-        check_nonnegative("prior_count", self.prior_count)
+        check_positive("prior_count", self.prior_count)
         check_nonnegative("smoothing_degrees", self.smoothing_degrees)
 
     def fit(
@@ -75,7 +78,7 @@ class FittedPoissonDecoder(AbstractProbabilisticDecoder):
         response = check_response(response, self.overall)
         _check_counts("response", response)
         # A neuron that never fired says nothing: it is silent in every bin.
-        fired = self.rates > 0
+        fired = self.overall > 0
         # Against the overall rates, as the sums themselves are large and differ little between bins.
         ratio = jnp.where(fired, self.rates, 1) / jnp.where(fired, self.overall, 1)
         excess = jnp.sum(self.rates - self.overall, axis=1)
@@ -87,9 +90,11 @@ class GaussianDecoder(AbstractClassDecoder):
 
     All bins are equally likely before. μₖ is estimated as the rates of `PoissonDecoder` are, with its
     ``prior_count`` and ``smoothing_degrees``; the residuals around it have variances vᵢ, and, divided by √vᵢ,
-    the correlation matrix R, both over Σ w trials. Then Σ = V^½((1 − s)R + sI)V^½: s = 1 makes neurons
-    independent (the tuning curves alone decide), smaller s uses noise correlations, with which this is linear
-    discriminant analysis. With more neurons than trials the inverse is taken in the dual.
+    the correlation matrix R, both over Σ w trials; vᵢ is at least 1e-6 of the neuron's whole variance, which
+    tells neurons without noise from those that do not vary, and say nothing. Then Σ = V^½((1 − s)R + sI)V^½:
+    s = 1 makes neurons independent (the tuning curves alone decide), smaller s uses noise correlations, with
+    which this is linear discriminant analysis. With more neurons than trials the inverse is taken in the
+    dual.
 
     Attributes:
         bins: of the angles.
@@ -128,14 +133,14 @@ class GaussianDecoder(AbstractClassDecoder):
         trials = check_trials(responses, angles_degrees, weights)
         if self.square_root:
             _check_counts("responses", trials.responses)
-            trials = eqx.tree_at(lambda t: t.responses, trials, jnp.sqrt(trials.responses))
+            trials = eqx.tree_at(lambda t: t.responses, trials, _root(trials.responses))
         tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
         residuals = trials.responses - tuning.mean[self.bins.index(trials.angles_degrees)]
         share = trials.weights / trials.n_effective
-        variance = product(share, residuals**2)
-        floor = (8 * jnp.finfo(variance.dtype).eps) ** 2 * product(share, trials.responses**2)
-        is_varying = variance > floor
-        # A neuron without noise would decide everything; one that does not vary has no differences to weigh.
+        total = product(share, (trials.responses - tuning.overall) ** 2)
+        floor = (8 * jnp.finfo(total.dtype).eps) ** 2 * product(share, trials.responses**2)
+        is_varying = total > floor
+        variance = jnp.maximum(product(share, residuals**2), _LEAST_NOISE * total)
         precision_root = jnp.where(is_varying, 1 / jnp.sqrt(jnp.where(is_varying, variance, 1)), 0)
         z = jnp.sqrt(share)[:, None] * residuals * precision_root
         shrinkage = _ledoit_wolf(z, trials, is_varying) if self.shrinkage is None else self.shrinkage
@@ -167,7 +172,7 @@ class FittedGaussianDecoder(AbstractProbabilisticDecoder):
         response = check_response(response, self.center)
         if self.square_root:
             _check_counts("response", response)
-            response = jnp.sqrt(response)
+            response = _root(response)
         return _posterior(product(self.readout, response - self.center) + self.offsets, self.is_seen)
 
 
@@ -202,9 +207,9 @@ def _ledoit_wolf(z, trials: Trials, is_varying):
     square = jnp.sum(gram**2)
     trace = jnp.trace(gram)
     distance = square - trace**2 / n_neurons  # ‖R − μI‖²
-    # Σ share² ‖zzᵀ − R‖² of each trial's own zzᵀ, with z unweighted: diag(gram)/share is its ‖z‖².
-    lengths = jnp.where(share > 0, jnp.diag(gram) ** 2, 0)
-    spread = jnp.sum(lengths) - jnp.sum(share**2) * square
+    # Σₙ shareₙ²‖xₙxₙᵀ − R‖² of the unweighted xₙ = zₙ/√shareₙ.
+    own, cross = jnp.sum(jnp.diag(gram) ** 2), jnp.sum(share * jnp.sum(gram**2, axis=1))
+    spread = own - 2 * cross + jnp.sum(share**2) * square
     return jnp.clip(jnp.where(distance > 0, spread / jnp.where(distance > 0, distance, 1), 1), 0, 1)
 
 
@@ -212,18 +217,24 @@ def _whiten(z, shrinkage, means):
     """Return means @ ((1 − s) zᵀz + s I)⁻¹, by the smaller system."""
     # Rounding alone would make the matrix singular at s = 0; then the largest s that changes nothing visible.
     ridge = jnp.maximum(shrinkage, 8 * jnp.finfo(z.dtype).eps * z.shape[1])
-    z = jnp.sqrt(1 - shrinkage) * z
+    kept = 1 - shrinkage
     n_trials, n_neurons = z.shape
     if n_neurons <= n_trials:
-        matrix = product(z.T, z) + ridge * jnp.eye(n_neurons, dtype=z.dtype)
+        matrix = kept * product(z.T, z) + ridge * jnp.eye(n_neurons, dtype=z.dtype)
         return _solve(matrix, means.T).T
-    kernel = product(z, z.T) + ridge * jnp.eye(n_trials, dtype=z.dtype)
+    kernel = kept * product(z, z.T) + ridge * jnp.eye(n_trials, dtype=z.dtype)
     projected = _solve(kernel, product(z, means.T))
-    return (means - product(projected.T, z)) / ridge
+    return (means - kept * product(projected.T, z)) / ridge
 
 
 def _solve(matrix, rhs):
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix, lower=True), rhs)
+
+
+def _root(counts):
+    """Return √counts, with derivative 0 at 0."""
+    is_zero = counts == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, counts)))
 
 
 def _posterior(log_likelihood, is_seen):

@@ -187,8 +187,8 @@ class PopulationVector(AbstractDecoder):
         x, phase = scale(trials.responses), _phase(trials, self.period_degrees)
         circle = trials.weights[:, None] * jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
         harmonic = product(x.T, circle)
-        length = jnp.linalg.norm(harmonic, axis=1, keepdims=True)
-        preferred = harmonic / jnp.where(length > 0, length, 1)
+        square = jnp.sum(harmonic**2, axis=1, keepdims=True)
+        preferred = harmonic / jnp.sqrt(jnp.where(square > 0, square, 1))
         linear = LinearMap(preferred, jnp.zeros(2, preferred.dtype))
         return FittedSinCosRidge(scale=scale, linear=linear, period_degrees=self.period_degrees)
 

@@ -11,6 +11,7 @@ from .._checks import (
     check_at_least,
     check_nonnegative,
     check_rank,
+    check_real,
     check_shape,
     check_share,
     is_concrete,
@@ -20,7 +21,10 @@ from ._angles import circular_difference
 
 __all__ = [
     "ExplainedFraction",
+    "as_float_responses",
+    "as_repeats",
     "bits_per_spike",
+    "check_classes",
     "circular_errors",
     "confusion_matrix",
     "explainable_variance",
@@ -31,6 +35,38 @@ __all__ = [
     "poisson_pseudo_r2",
     "response_correlation",
 ]
+
+
+def as_float_responses(name: str, responses: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """Return responses as floating-point numbers, which integers (spike counts) become.
+
+    Raises:
+        ValueError: for numbers that are neither.
+    """
+    responses = jnp.asarray(responses)
+    if jnp.issubdtype(responses.dtype, jnp.integer):
+        responses = responses.astype(float)
+    check_real(name, responses)
+    return responses
+
+
+def as_repeats(responses: Real[ArrayLike, "repeats stimuli neurons"]) -> Float[Array, "..."]:
+    """Return responses as floating-point numbers, or raise ``ValueError`` for fewer than 2 repeats."""
+    check_rank("responses", responses, "repeats stimuli neurons")
+    if np.shape(responses)[0] < 2:
+        shape = np.shape(responses)
+        raise ValueError(f"responses: expected at least 2 repeats on axis 0, got shape {shape}.")
+    return as_float_responses("responses", responses)
+
+
+def check_classes(
+    name: str, classes: Int[ArrayLike, "..."], n_classes: int, meaning: str = "classes"
+) -> None:
+    """Raise ``ValueError`` if concrete ``classes`` are not all 0 to n_classes − 1."""
+    if is_concrete(classes) and np.size(classes):
+        least, most = np.min(np.asarray(classes)), np.max(np.asarray(classes))
+        if least < 0 or most >= n_classes:
+            raise ValueError(f"{name}: expected {meaning} 0 to {n_classes - 1}, got {least} to {most}.")
 
 
 def circular_errors(
@@ -109,8 +145,8 @@ def confusion_matrix(
     check_at_least("n_classes", n_classes, 1)
     check_rank("true", true, "trials")
     check_shape("predicted", predicted, np.shape(true), "that of true")
-    _check_classes("predicted", predicted, n_classes)
-    _check_classes("true", true, n_classes)
+    check_classes("predicted", predicted, n_classes)
+    check_classes("true", true, n_classes)
     predicted, true = jnp.asarray(predicted), jnp.asarray(true)
     is_counted = (predicted >= 0) & (predicted < n_classes) & (true >= 0) & (true < n_classes)
     cells = jnp.where(is_counted, true * n_classes + predicted, n_classes**2)
@@ -118,7 +154,7 @@ def confusion_matrix(
 
 
 def response_correlation(
-    predicted: Float[ArrayLike, "samples neurons"], measured: Float[ArrayLike, "samples neurons"]
+    predicted: Real[ArrayLike, "samples neurons"], measured: Real[ArrayLike, "samples neurons"]
 ) -> Float[Array, " neurons"]:
     """Compute Pearson's correlation of each neuron's predicted and measured responses over samples.
 
@@ -138,9 +174,9 @@ def response_correlation(
 
 
 def poisson_pseudo_r2(
-    rates: Float[ArrayLike, "samples neurons"],
+    rates: Real[ArrayLike, "samples neurons"],
     counts: Real[ArrayLike, "samples neurons"],
-    null_rates: Float[ArrayLike, " neurons"] | None = None,
+    null_rates: Real[ArrayLike, " neurons"] | None = None,
 ) -> Float[Array, " neurons"]:
     """Compute 1 − D(rates)/D(null rates), D(μ) = 2·Σₙ [yₙ·ln(yₙ/μₙ) − (yₙ − μₙ)], neuron by neuron.
 
@@ -168,9 +204,9 @@ def poisson_pseudo_r2(
 
 
 def bits_per_spike(
-    rates: Float[ArrayLike, "samples neurons"],
+    rates: Real[ArrayLike, "samples neurons"],
     counts: Real[ArrayLike, "samples neurons"],
-    null_rates: Float[ArrayLike, " neurons"] | None = None,
+    null_rates: Real[ArrayLike, " neurons"] | None = None,
 ) -> Float[Array, " neurons"]:
     """Compute Σₙ [yₙ·ln(μₙ/μ̄) − (μₙ − μ̄)] / (ln 2 · Σₙ yₙ): the gain of Poisson log-likelihood a spike.
 
@@ -199,7 +235,7 @@ class ExplainedFraction(NamedTuple):
 
     Attributes:
         feve: the fraction of explainable variance explained; NaN where ``is_explainable`` is false.
-        is_explainable: whether a neuron's explainable fraction is at least the threshold.
+        is_explainable: whether a neuron varies and its explainable fraction is at least the threshold.
         explainable: the explainable fraction of each neuron's variance.
     """
 
@@ -209,13 +245,14 @@ class ExplainedFraction(NamedTuple):
 
 
 def explainable_variance(
-    responses: Float[ArrayLike, "repeats stimuli neurons"],
+    responses: Real[ArrayLike, "repeats stimuli neurons"],
 ) -> Float[Array, " neurons"]:
     """Compute (Var[y] − σ²)/Var[y]: the fraction of a neuron's variance that stimuli can explain.
 
     Var[y] is taken over all stimuli and repeats (ddof 0); σ² is the noise, the variance over repeats
-    (ddof 1) averaged over stimuli. For noise alone the estimate scatters round 0, so it can be negative. A
-    constant neuron has 0.
+    (ddof 1) averaged over stimuli. The difference is on average σ²/(repeats·stimuli) less than the variance
+    of the stimuli's true means, so that the estimate is biased low by little where there are many trials:
+    for noise alone it scatters round −1/(repeats·stimuli − 1). A neuron that is constant (to rounding) has 0.
 
     Args:
         responses: to at least 2 repeats of each stimulus.
@@ -228,13 +265,13 @@ def explainable_variance(
         >>> print(explainable_variance(jnp.array([[[0.0], [4.0]], [[0.0], [4.0]]])))
         [1.]
     """
-    total, noise = _variances(_repeats(responses))
-    return jnp.where(total == 0, 0, (total - noise) / jnp.where(total == 0, 1, total))
+    total, noise, is_constant = _variances(as_repeats(responses))
+    return jnp.where(is_constant, 0, (total - noise) / jnp.where(is_constant, 1, total))
 
 
 def feve(
-    predicted: Float[ArrayLike, "stimuli neurons"],
-    responses: Float[ArrayLike, "repeats stimuli neurons"],
+    predicted: Real[ArrayLike, "stimuli neurons"],
+    responses: Real[ArrayLike, "repeats stimuli neurons"],
     *,
     threshold: float | int = 0.15,
 ) -> ExplainedFraction:
@@ -257,30 +294,25 @@ def feve(
     Reference:
         Cadena et al. 2019, PLoS Comput. Biol. 15, e1006897 (threshold 0.15).
     """
-    responses = _repeats(responses)
-    predicted = jnp.asarray(predicted)
+    responses = as_repeats(responses)
+    predicted = as_float_responses("predicted", predicted)
     check_shape("predicted", predicted, responses.shape[1:], "stimuli and neurons of the responses")
     check_share("threshold", threshold)
-    total, noise = _variances(responses)
+    total, noise, is_constant = _variances(responses)
     error = jnp.mean((responses - predicted) ** 2, (0, 1))
     explainable = explainable_variance(responses)
-    is_explainable = (explainable >= threshold) & (total > noise)
+    is_explainable = (explainable >= threshold) & (total > noise) & ~is_constant
     fraction = 1 - (error - noise) / jnp.where(is_explainable, total - noise, 1)
     return ExplainedFraction(jnp.where(is_explainable, fraction, jnp.nan), is_explainable, explainable)
 
 
 def _variances(responses):
-    """Return Var[y] (ddof 0) and the noise's variance (ddof 1) of each neuron."""
-    noise = jnp.mean(jnp.var(responses, 0, ddof=1), 0)
-    return jnp.var(responses, (0, 1)), noise
-
-
-def _repeats(responses):
-    responses = jnp.asarray(responses)
-    check_rank("responses", responses, "repeats stimuli neurons")
-    if responses.shape[0] < 2:
-        raise ValueError(f"responses: expected at least 2 repeats on axis 0, got shape {responses.shape}.")
-    return responses
+    """Return each neuron's Var[y] (ddof 0), its noise's variance (ddof 1), whether it varies by rounding."""
+    total, noise = jnp.var(responses, (0, 1)), jnp.mean(jnp.var(responses, 0, ddof=1), 0)
+    spread, size = jnp.ptp(responses, (0, 1)), jnp.max(jnp.abs(responses), (0, 1))
+    is_constant = spread <= 8 * jnp.finfo(responses.dtype).eps * size
+    # Of small enough responses the variance is 0 all the same.
+    return total, noise, is_constant | (total == 0)
 
 
 def _centred(values):
@@ -307,15 +339,8 @@ def _rates_and_counts(rates, counts, null_rates):
 
 
 def _pair(first_name, first, second_name, second):
-    first = jnp.asarray(first)
-    second = jnp.asarray(second).astype(first.dtype)
+    first = as_float_responses(first_name, first)
+    second = as_float_responses(second_name, second).astype(first.dtype)
     check_rank(first_name, first, "samples neurons")
     check_shape(second_name, second, first.shape, f"that of {first_name}")
     return first, second
-
-
-def _check_classes(name, classes, n_classes) -> None:
-    if is_concrete(classes) and np.size(classes):
-        least, most = np.min(np.asarray(classes)), np.max(np.asarray(classes))
-        if least < 0 or most >= n_classes:
-            raise ValueError(f"{name}: expected classes 0 to {n_classes - 1}, got {least} to {most}.")

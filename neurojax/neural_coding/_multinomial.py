@@ -155,12 +155,14 @@ class MultinomialDecoder(AbstractClassDecoder):
         penalty: on the weights (neurons, bins), beside a loss that is a mean over trials, in nats.
         tol: as in `fit_multinomial`.
         max_steps: as in `fit_multinomial`.
+        gradient: as in `fit_multinomial`.
     """
 
     bins: AngleBins
     penalty: AbstractProximalPenalty = ElasticNet(0.0, 0.01)
     tol: float = eqx.field(static=True, default=1e-4)
     max_steps: int = eqx.field(static=True, default=5000)
+    gradient: AbstractGradient = Detached()
     is_compiled: ClassVar[bool] = True
 
     def __check_init__(self):
@@ -185,6 +187,7 @@ class MultinomialDecoder(AbstractClassDecoder):
             weights=trials.weights,
             tol=self.tol,
             max_steps=self.max_steps,
+            gradient=self.gradient,
         )
         linear = LinearMap(solution.value[:-1], solution.value[-1])
         return FittedMultinomialDecoder(

@@ -114,6 +114,9 @@ def _held_out_loss(model, inputs, targets) -> Scalar:
 class NetworkRegression(AbstractDecoder):
     """The source's ReLU network, trained by squared error: on degrees, or on the circle.
 
+    Responses are taken as they are: z-score them, as the source's are, since gradient descent of a given step
+    size feels their scale. The start is random, so that rotated angles are not decoded into rotated answers.
+
     Attributes:
         target: ``"circle"``: outputs (cos φ, sin φ), φ = 2πθ/P, decoded by their angle. ``"degrees"``: one
             output, θ in degrees, as the source has it: near 0 and P the loss punishes right answers, and
@@ -177,7 +180,7 @@ class FittedNetworkRegression(AbstractFittedDecoder):
 
 
 class NetworkClassifier(AbstractClassDecoder):
-    """The source's network with a softmax over bins, trained by −log p(bin).
+    """The source's network with a softmax over bins, trained by −log p(bin), on responses as they are.
 
     Attributes:
         bins: of the angles; the source has 20.

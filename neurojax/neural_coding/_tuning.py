@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_kind, check_positive, check_rank, check_real, check_shape, check_size
+from .._checks import check_finite, check_kind, check_positive, check_rank, check_shape, check_size
 from .._precision import product
 from ._angles import AngleBins, wrap_degrees
+from ._metrics import as_float_responses
 
 __all__ = [
     "BinnedResponses",
@@ -40,19 +41,20 @@ class BinnedResponses(NamedTuple):
 
 
 def bin_responses(
-    responses: Float[ArrayLike, "trials neurons"],
+    responses: Real[ArrayLike, "trials neurons"],
     angles_degrees: Real[ArrayLike, " trials"],
     bins: AngleBins,
 ) -> BinnedResponses:
     """Average responses over the trials of each bin: fewer, less noisy trials of wider bins.
 
     Args:
-        responses: one trial a row.
+        responses: one trial a row; integers (spike counts) become floating-point numbers.
         angles_degrees: the angle of each trial.
         bins: half-open bins round the circle.
 
     Raises:
-        ValueError: for arrays of other form or lengths that do not match.
+        ValueError: for arrays of other form, lengths that do not match, and angles that are NaN or infinite;
+            inside ``jit``, where values are not known, a trial with such an angle is not counted.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,17 +67,19 @@ def bin_responses(
     check_kind("bins", bins, AngleBins)
     check_rank("angles_degrees", angles_degrees, "trials")
     check_size("angles_degrees", angles_degrees, 0, np.shape(responses)[0], "trials (as responses)")
-    responses = jnp.asarray(responses)
-    index = bins.index(angles_degrees)
-    sums = jax.ops.segment_sum(responses, index, bins.n_bins)
-    n_trials = jnp.bincount(index, length=bins.n_bins)
+    check_finite("angles_degrees", angles_degrees)
+    responses = as_float_responses("responses", responses)
+    # One bin more, which is dropped: trials without an angle.
+    index = jnp.where(jnp.isfinite(jnp.asarray(angles_degrees)), bins.index(angles_degrees), bins.n_bins)
+    sums = jax.ops.segment_sum(responses, index, bins.n_bins + 1)[:-1]
+    n_trials = jnp.bincount(index, length=bins.n_bins + 1)[:-1]
     means = sums / jnp.maximum(n_trials, 1)[:, None].astype(responses.dtype)
     means = jnp.where(n_trials[:, None] > 0, means, jnp.nan)
     return BinnedResponses(means, jnp.asarray(bins.centers_degrees, responses.dtype), n_trials)
 
 
 def tuning_curves(
-    responses: Float[ArrayLike, "trials neurons"],
+    responses: Real[ArrayLike, "trials neurons"],
     angles_degrees: Real[ArrayLike, " trials"],
     bins: AngleBins,
 ) -> Float[Array, "neurons bins"]:
@@ -87,7 +91,7 @@ def tuning_curves(
 
 
 def circular_smooth(
-    curves: Float[ArrayLike, "*neurons bins"], width_bins: Float[ArrayLike, ""] | float | int
+    curves: Real[ArrayLike, "*neurons bins"], width_bins: Float[ArrayLike, ""] | float | int
 ) -> Float[Array, "*neurons bins"]:
     """Smooth curves over evenly spaced angles with a Gaussian that goes round the circle.
 
@@ -108,7 +112,7 @@ def circular_smooth(
         [79. 11.  0. 11.]
     """
     check_positive("width_bins", width_bins)
-    curves = jnp.asarray(curves)
+    curves = as_float_responses("curves", curves)
     n_bins = curves.shape[-1]
     # A wider Gaussian is flat to 5e-9 as well, but would need more turns.
     width = jnp.minimum(jnp.asarray(width_bins, curves.dtype), n_bins)
@@ -120,7 +124,7 @@ def circular_smooth(
 
 
 def preferred_direction(
-    curves: Float[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
+    curves: Real[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
 ) -> Float[Array, "*neurons"]:
     """Compute the angle of Σ R(θ)·exp(iθ), in [0, 360).
 
@@ -135,7 +139,7 @@ def preferred_direction(
 
 
 def preferred_orientation(
-    curves: Float[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
+    curves: Real[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
 ) -> Float[Array, "*neurons"]:
     """Compute half the angle of Σ R(θ)·exp(2iθ), in [0, 180).
 
@@ -145,7 +149,7 @@ def preferred_orientation(
 
 
 def peak_angle(
-    curves: Float[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
+    curves: Real[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
 ) -> Float[Array, "*neurons"]:
     """Return the angle of the largest response (of equal ones the first); NaN for a curve that holds NaN."""
     curves, angles = _curves(curves, angles_degrees)
@@ -154,7 +158,7 @@ def peak_angle(
 
 
 def orientation_selectivity(
-    curves: Float[ArrayLike, "*neurons bins"],
+    curves: Real[ArrayLike, "*neurons bins"],
     angles_degrees: Real[ArrayLike, " bins"],
     period_degrees: float | int = 360,
 ) -> Float[Array, "*neurons"]:
@@ -181,7 +185,7 @@ def orientation_selectivity(
 
 
 def direction_selectivity(
-    curves: Float[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
+    curves: Real[ArrayLike, "*neurons bins"], angles_degrees: Real[ArrayLike, " bins"]
 ) -> Float[Array, "*neurons"]:
     """Compute DSI = (R_pref − R_opp)/(R_pref + R_opp), R_opp the response 180° from the largest one.
 
@@ -192,7 +196,7 @@ def direction_selectivity(
 
 
 def circular_variance(
-    curves: Float[ArrayLike, "*neurons bins"],
+    curves: Real[ArrayLike, "*neurons bins"],
     angles_degrees: Real[ArrayLike, " bins"],
     period_degrees: float | int = 180,
 ) -> Float[Array, "*neurons"]:
@@ -245,7 +249,6 @@ def _contrast(curves, other):
 
 
 def _curves(curves, angles_degrees):
-    curves = jnp.asarray(curves)
-    check_real("curves", curves)
+    curves = as_float_responses("curves", curves)
     check_shape("angles_degrees", angles_degrees, curves.shape[-1:], "an angle for each bin of a curve")
     return curves, jnp.asarray(angles_degrees).astype(curves.dtype)

@@ -66,23 +66,43 @@ class CrossValidation(NamedTuple):
     period_degrees: float
     status: Int[np.ndarray, " folds"] | None
 
-    def score(self, measure: Callable[[Any, Any], Any]) -> MeanWithError:
+    def score(
+        self, measure: Callable[[Any, Any, Any], Any], period_degrees: float | int | None = None
+    ) -> MeanWithError:
         """Return the mean over folds of a measure, and its standard error.
 
         Args:
-            measure: ``measure(predicted_degrees, true_degrees) -> number``, such as
-                ``partial(median_circular_error, period_degrees=180)``.
+            measure: ``measure(predicted_degrees, true_degrees, period_degrees) -> number``, such as
+                `median_circular_error`.
+            period_degrees: what the measure is given: ``None`` for the decoder's own, 180 to judge directions
+                as orientations.
         """
-        values = [
-            float(measure(self.predicted_degrees[self.fold == f], self.true_degrees[self.fold == f]))
-            for f in range(self.fold.max() + 1)
-        ]
+        period = self.period_degrees if period_degrees is None else period_degrees
+        values = []
+        for f in range(self.fold.max() + 1):
+            is_tested = self.fold == f
+            angles = self.predicted_degrees[is_tested], self.true_degrees[is_tested]
+            values.append(float(measure(*angles, period)))
         error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
         return MeanWithError(float(np.mean(values)), float(error))
 
     def fraction_correct(self, bins: AngleBins) -> MeanWithError:
-        """Return the share of trials decoded into the bin of their angle."""
-        return self.score(lambda predicted, true: np.mean(bins.index(predicted) == bins.index(true)))
+        """Return the share of trials decoded into the bin of their angle; an answer of NaN is wrong.
+
+        Raises:
+            ValueError: for bins of another period.
+        """
+        if bins.period_degrees != self.period_degrees:
+            raise ValueError(
+                f"bins: expected a period of {self.period_degrees:g}°, as decoded, got "
+                f"{bins.period_degrees:g}°."
+            )
+
+        def share(predicted, true, _):
+            is_told = np.isfinite(predicted)
+            return np.mean(is_told & (bins.index(np.where(is_told, predicted, 0)) == bins.index(true)))
+
+        return self.score(share)
 
 
 def cross_validate(
@@ -131,7 +151,7 @@ def chance_level(
     responses: Real[ArrayLike, "trials neurons"],
     angles_degrees: Real[ArrayLike, " trials"],
     splits: Splits,
-    measure: Callable[[Any, Any], Any],
+    measure: Callable[[Any, Any, Any], Any],
     key: PRNGKey,
     *,
     n_permutations: int = 20,
@@ -168,7 +188,7 @@ def chance_level(
 
 def _held_out(decoder: AbstractDecoder, trials: Trials, splits: Splits) -> CrossValidation:
     n_trials = len(trials.angles_degrees)
-    padded = _padded(trials) if decoder.is_compiled else trials
+    padded = _padded(decoder, trials) if decoder.is_compiled else trials
     run = _compiled_answers if decoder.is_compiled else _answers
     predicted, fold = np.full(n_trials, np.nan), np.full(n_trials, -1)
     log_probabilities, statuses = None, []
@@ -201,12 +221,17 @@ def _answers(decoder, responses, angles_degrees, weights):
 _compiled_answers = eqx.filter_jit(_answers)
 
 
-def _padded(trials: Trials) -> Trials:
-    """Return small recordings with silent neurons and trials of no weight, up to round sizes."""
+def _padded(decoder: AbstractDecoder, trials: Trials) -> Trials:
+    """Return small recordings with silent neurons and trials of no weight, up to round sizes.
+
+    A decoder that has settings for each neuron keeps its neurons.
+    """
     n_trials, n_neurons = trials.responses.shape
     if n_trials * n_neurons > _LARGEST_PADDED:
         return trials
     rows, columns = (max(_LEAST_PADDED, 1 << (n - 1).bit_length()) for n in (n_trials, n_neurons))
+    if any(np.ndim(leaf) for leaf in jax.tree.leaves(_inner(decoder))):
+        columns = n_neurons
     responses = jnp.pad(trials.responses, ((0, rows - n_trials), (0, columns - n_neurons)))
     vectors = (jnp.pad(v, (0, rows - n_trials)) for v in (trials.angles_degrees, trials.weights))
     return Trials(responses, *vectors)

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from .._checks import check_at_least, check_rank, check_real, check_size
+from .._checks import check_at_least, check_rank, check_size
 from .._precision import product
 from .._types import PRNGKey
-from ._metrics import response_correlation
+from ._metrics import as_float_responses, as_repeats, check_classes, response_correlation
 
 __all__ = [
     "constant_neurons",
@@ -18,7 +19,7 @@ __all__ = [
 ]
 
 
-def constant_neurons(responses: Float[ArrayLike, "trials neurons"]) -> Bool[Array, " neurons"]:
+def constant_neurons(responses: Real[ArrayLike, "trials neurons"]) -> Bool[Array, " neurons"]:
     """Return which neurons answer every trial alike (to rounding), silent ones among them, or hold NaN.
 
     Such a neuron can be neither z-scored nor correlated; ``responses[:, ~constant_neurons(responses)]``
@@ -29,24 +30,26 @@ def constant_neurons(responses: Float[ArrayLike, "trials neurons"]) -> Bool[Arra
         >>> print(constant_neurons(jnp.array([[0.0, 1.0, jnp.nan], [0.0, 2.0, 1.0]])))
         [ True False  True]
     """
-    responses = _real("responses", responses, "trials neurons")
+    check_rank("responses", responses, "trials neurons")
+    responses = as_float_responses("responses", responses)
     largest, least = jnp.max(responses, 0), jnp.min(responses, 0)
     size = jnp.maximum(jnp.abs(largest), jnp.abs(least))
-    is_varied = largest - least > 8 * jnp.finfo(responses.dtype).eps * size
+    is_varied = largest - least > 8 * _eps(responses) * size
     return ~(is_varied & jnp.all(jnp.isfinite(responses), 0))
 
 
-def signal_correlations(tuning: Float[ArrayLike, "neurons bins"]) -> Float[Array, "neurons neurons"]:
+def signal_correlations(tuning: Real[ArrayLike, "neurons bins"]) -> Float[Array, "neurons neurons"]:
     """Compute Pearson's correlation between the tuning curves of all pairs of neurons.
 
     NaN in the rows and columns of neurons whose curve is constant or holds NaN. The result of n neurons
     has n² numbers: choose neurons first.
     """
-    return _correlations(_real("tuning", tuning, "neurons bins").T)
+    check_rank("tuning", tuning, "neurons bins")
+    return _correlations(as_float_responses("tuning", tuning).T)
 
 
 def noise_correlations(
-    responses: Float[ArrayLike, "trials neurons"], labels: Int[ArrayLike, " trials"], n_labels: int
+    responses: Real[ArrayLike, "trials neurons"], labels: Int[ArrayLike, " trials"], n_labels: int
 ) -> Float[Array, "neurons neurons"]:
     """Compute Pearson's correlation of all pairs of neurons in what each trial adds to its condition's mean.
 
@@ -59,18 +62,23 @@ def noise_correlations(
         n_labels: how many conditions, ≥ 1.
 
     Raises:
-        ValueError: for lengths that do not match and counts below 1.
+        ValueError: for lengths that do not match, counts below 1, and labels out of range; inside ``jit``,
+            where values are not known, a trial whose label is out of range is not counted.
 
     Reference:
         Cohen & Kohn 2011, Nat. Neurosci. 14, 811-819.
     """
     check_at_least("n_labels", n_labels, 1)
-    responses = _real("responses", responses, "trials neurons")
+    check_rank("responses", responses, "trials neurons")
     check_rank("labels", labels, "trials")
-    check_size("labels", labels, 0, responses.shape[0], "trials (as responses)")
-    labels = jnp.asarray(labels)
-    sums = jax.ops.segment_sum(responses, labels, n_labels)
-    n_trials = jnp.bincount(labels, length=n_labels).astype(responses.dtype)
+    check_size("labels", labels, 0, np.shape(responses)[0], "trials (as responses)")
+    check_classes("labels", labels, n_labels, "labels")
+    responses, labels = as_float_responses("responses", responses), jnp.asarray(labels)
+    is_counted = (labels >= 0) & (labels < n_labels)
+    responses, labels = jnp.where(is_counted[:, None], responses, 0), jnp.where(is_counted, labels, n_labels)
+    # One label more: trials of no condition, whose responses are now 0, and so their residuals.
+    sums = jax.ops.segment_sum(responses, labels, n_labels + 1)
+    n_trials = jnp.bincount(labels, length=n_labels + 1).astype(responses.dtype)
     means = sums / jnp.maximum(n_trials, 1)[:, None]
     residuals = responses - means[labels]
     # Of a neuron that answers each condition alike only rounding is left.
@@ -79,39 +87,45 @@ def noise_correlations(
 
 
 def split_half_reliability(
-    responses: Float[ArrayLike, "repeats stimuli neurons"], key: PRNGKey, *, is_corrected: bool = True
+    responses: Real[ArrayLike, "repeats stimuli neurons"], key: PRNGKey, *, is_corrected: bool = True
 ) -> Float[Array, " neurons"]:
     """Compute the correlation over stimuli between the means of two halves of the repeats, chosen at random.
 
-    Of an odd number of repeats one is left out.
+    Of an odd number of repeats the second half has one more than the first. With r the correlation and a and
+    b the shares of the repeats in the two halves, the reliability of the mean over all repeats is
+    2r/(r + √(4ab + (1 − 4ab)·r²)); for equal halves that is Spearman and Brown's 2r/(1 + r).
 
     Args:
         responses: to at least 2 repeats of each stimulus.
         key: of the choice; average over keys for less scatter.
-        is_corrected: whether to give Spearman and Brown's 2r/(1 + r), the reliability of the mean over all
-            repeats, and not r, that of the mean over half of them.
+        is_corrected: whether to give the reliability of the mean over all repeats, and not r, which for
+            equal halves is that of the mean over half of them.
 
     Returns:
-        r or 2r/(1 + r) of each neuron; NaN where a half is constant or holds NaN.
+        Of each neuron the reliability or r; NaN where a half is constant or holds NaN.
 
     Raises:
         ValueError: for responses without three axes or with fewer than 2 repeats.
 
     Reference:
-        Spearman 1910, Br. J. Psychol. 3, 271-295; Brown 1910, the same, 296-322.
+        Spearman 1910, Br. J. Psychol. 3, 271-295; Brown 1910, the same, 296-322; Horst 1951, Educ. Psychol.
+        Meas. 11, 368-371 (unequal halves).
     """
-    responses = _repeats(responses)
-    half = responses.shape[0] // 2
-    order = jax.random.permutation(key, responses.shape[0])
-    first, second = (jnp.mean(responses[part], 0) for part in (order[:half], order[half : 2 * half]))
+    responses = as_repeats(responses)
+    n_repeats, half = responses.shape[0], responses.shape[0] // 2
+    order = jax.random.permutation(key, n_repeats)
+    first, second = (jnp.mean(responses[part], 0) for part in (order[:half], order[half:]))
     correlation = response_correlation(first, second)
     correlation = jnp.where(constant_neurons(first), jnp.nan, correlation)
+    if not is_corrected:
+        return correlation
+    evenness = 4 * half * (n_repeats - half) / n_repeats**2
     # At r = −1 the correction has no value.
-    return 2 * correlation / (1 + correlation) if is_corrected else correlation
+    return 2 * correlation / (correlation + jnp.sqrt(evenness + (1 - evenness) * correlation**2))
 
 
 def trial_to_trial_reliability(
-    responses: Float[ArrayLike, "repeats stimuli neurons"],
+    responses: Real[ArrayLike, "repeats stimuli neurons"],
 ) -> Float[Array, " neurons"]:
     """Compute the mean, over repeats, of the correlation of a repeat with the mean of the other repeats.
 
@@ -123,7 +137,7 @@ def trial_to_trial_reliability(
     Raises:
         ValueError: for responses without three axes or with fewer than 2 repeats.
     """
-    responses = _repeats(responses)
+    responses = as_repeats(responses)
     others = (jnp.sum(responses, 0) - responses) / (responses.shape[0] - 1)
     return jnp.mean(jax.vmap(response_correlation)(others, responses), 0)
 
@@ -137,20 +151,6 @@ def _correlations(samples):
     directions = jnp.where(is_constant, 0, centred / length)
     is_undefined = is_constant[:, None] | is_constant
     return jnp.where(is_undefined, jnp.nan, jnp.clip(product(directions.T, directions), -1, 1))
-
-
-def _repeats(responses):
-    responses = _real("responses", responses, "repeats stimuli neurons")
-    if responses.shape[0] < 2:
-        raise ValueError(f"responses: expected at least 2 repeats on axis 0, got shape {responses.shape}.")
-    return responses
-
-
-def _real(name, values, axes):
-    values = jnp.asarray(values)
-    check_rank(name, values, axes)
-    check_real(name, values)
-    return values
 
 
 def _eps(values):

@@ -17,8 +17,11 @@ class VonMises(eqx.Module):
         preferred_degrees: where the (first) peak is, in [0, period_degrees).
         concentration: κ ≥ 0, no unit: the peak is at half its height arccos(1 − ln 2/κ)·period/2π degrees
             from its middle, for κ > ln(2)/2.
-        baseline: the response far from every peak, in the units of responses.
-        amplitude: the height of the peak above it.
+        baseline: the limit of the response far from every peak for large κ, in the units of responses. The
+            response never comes down to it: one peak leaves amplitude·exp(−2κ) on its far side. For κ of
+            order 1 or less that is much of the curve, and baseline and amplitude trade off: 2 + cos φ is, to
+            0.05, the tuning with κ = 0.1, baseline −8 and amplitude 11.
+        amplitude: the height of the peak above the baseline.
         opposite_amplitude: the height of a second peak half a period away; 0 for none.
         period_degrees: 360 for directions, 180 for orientations.
     """

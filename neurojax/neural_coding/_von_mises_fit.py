@@ -57,7 +57,8 @@ def fit_von_mises(
     concentration, from the best match in a bank of 72 angles × 9 concentrations. The concentration stays
     between 0.1 (a cosine to all intents) and the least of 100 and ln 2/(1 − cos(π/bins)), at which half
     the height is reached half a bin from the peak. A peak is never negative: a trough is fitted by what
-    rises round it.
+    rises round it. Of broad curves, with κ of order 1 or less, baseline and amplitude are ill determined (see
+    `VonMises`): compare the curve's values, not these.
 
     Args:
         curve: the mean response at each angle; batch with ``jax.vmap``, or use `fit_von_mises_batch`.

@@ -1,5 +1,7 @@
 """Metrics against their definitions in NumPy, at the wrap, and on simulated responses of known variance."""
 
+from itertools import permutations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -154,6 +156,46 @@ def test_neurons_below_the_threshold_are_masked():
     np.testing.assert_array_equal(result.is_explainable, [True, False, False])
     np.testing.assert_array_equal(np.isnan(result.feve), [False, True, True])
     assert float(result.explainable[2]) == 0
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 7.7, -7.7])
+def test_constant_responses_explain_nothing(constant):
+    responses = np.full((3, 30, 2), constant, np.float32)
+    # Next to it a neuron of the same size whose variation is small, but no rounding.
+    responses[:, :, 1] += 1e-3 * np.arange(30, dtype=np.float32)
+    np.testing.assert_allclose(explainable_variance(responses), [0, 1], atol=1e-5)
+    for threshold in (0, 0.15):
+        result = explained(responses.mean(0), responses, threshold=threshold)
+        np.testing.assert_array_equal(result.is_explainable, [False, True])
+        np.testing.assert_array_equal(np.isnan(result.feve), [True, False])
+
+
+def test_explainable_variance_of_noise_is_biased_as_stated(x64):
+    """Over all orders of the same numbers, as of noise alone, the mean is −1/(repeats·stimuli − 1)."""
+    orders = np.array(list(permutations([0.0, 1.0, 3.0, 7.0, 8.0, 20.0])))
+    responses = orders.T.reshape(3, 2, -1)
+    assert float(explainable_variance(responses).mean()) == pytest.approx(-1 / 5, rel=1e-12)
+
+
+def test_counts_are_responses():
+    """Integers give what the same numbers in floating point give."""
+    counts = RNG.poisson(3.0, (3, 20, 4))
+    rates = np.round(counts.mean(0))
+    for metric in (correlate, pseudo_r2, bits):
+        expected = metric(rates, counts[0].astype(float))
+        np.testing.assert_array_equal(metric(rates.astype(int), counts[0]), expected)
+    for ours, expected in zip(
+        explained(rates.astype(int), counts, threshold=0),
+        explained(rates, counts.astype(float), threshold=0),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(correlate(counts[0], rates + 0.5), correlate(rates + 0.5, counts[0]))
+
+
+def test_responses_must_be_numbers(untyped):
+    with pytest.raises(ValueError, match="measured: expected real floating-point numbers, got dtype bool"):
+        response_correlation(jnp.zeros((3, 2)), jnp.zeros((3, 2), bool))
 
 
 def test_feve_of_bad_input(untyped):

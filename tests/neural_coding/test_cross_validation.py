@@ -1,6 +1,5 @@
 """Cross-validation: no leakage, honest errors, folds, strengths as brute force picks them, chance."""
 
-from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -17,6 +16,7 @@ from neurojax.neural_coding import (
     AbstractDecoder,
     AbstractFittedDecoder,
     AngleBins,
+    CrossValidation,
     GaussianDecoder,
     MultinomialDecoder,
     PopulationVector,
@@ -28,6 +28,7 @@ from neurojax.neural_coding import (
     mean_circular_error,
     stratified_folds,
 )
+from neurojax.penalties import ElasticNet
 
 RNG = np.random.default_rng(0)
 BINS = AngleBins(4, 360, -45)
@@ -69,7 +70,7 @@ def test_a_memoriser_of_permuted_labels_is_at_chance():
         RESPONSES,
         ANGLES,
         FOLDS,
-        lambda p, t: np.mean(p == t),
+        lambda p, t, _: np.mean(p == t),
         jax.random.key(1),
         n_permutations=30,
     )
@@ -119,7 +120,7 @@ def test_score_and_standard_error():
     np.testing.assert_array_equal(found.true_degrees, ANGLES)
     errors = np.abs(np.mod(found.predicted_degrees - ANGLES + 180, 360) - 180)
     by_fold = [errors[test].mean() for _, test in FOLDS[:3]]
-    score = found.score(partial(mean_circular_error, period_degrees=360))
+    score = found.score(mean_circular_error)
     np.testing.assert_allclose(score.value, np.mean(by_fold), rtol=1e-5)
     np.testing.assert_allclose(score.standard_error, np.std(by_fold, ddof=1) / np.sqrt(3), rtol=1e-4)
     correct = [np.mean(errors[test] < 45) for _, test in FOLDS[:3]]
@@ -244,7 +245,7 @@ def test_tuned_in_place_of_a_setting_that_is_none():
 
 def test_chance_level_is_that_of_the_key_and_near_one_over_classes():
     def level(key):
-        measure = lambda p, t: np.mean(BINS.index(p) == BINS.index(t))  # noqa: E731
+        measure = lambda p, t, _: np.mean(BINS.index(p) == BINS.index(t))  # noqa: E731
         return chance_level(
             GaussianDecoder(BINS), RESPONSES, ANGLES, FOLDS, measure, jax.random.key(key), n_permutations=20
         )
@@ -274,3 +275,27 @@ def test_a_fit_that_did_not_converge_is_reported():
         short = cross_validate(MultinomialDecoder(bins, max_steps=1), responses, angles, splits)
     assert short.status is not None and short.status.tolist() == [Status.max_steps_reached] * 2
     assert cross_validate(PopulationVector(), responses, angles, splits).status is None
+
+
+def test_folds_of_distinct_angles_differ_with_the_key():
+    angles = np.arange(60.0) * 6
+    first, second = (stratified_folds(angles, 5, jax.random.key(k)) for k in (0, 1))
+    assert len({tuple(test) for _, test in [*first, *second]}) == 10
+    for _, test in first:
+        np.testing.assert_array_equal(np.sort(test // 5), np.arange(12))
+
+
+def test_scores_are_on_the_circle_of_the_decoder():
+    angles = np.tile([1.0, 91.0], 10)
+    found = CrossValidation(np.tile([179.0, 91.0], 10), angles, np.arange(20) % 2, None, 180.0, None)
+    assert found.score(mean_circular_error).value == 1.0
+    assert found.score(mean_circular_error, 360).value == 89.0
+    with pytest.raises(ValueError, match="bins: expected a period of 180°, as decoded, got 360°"):
+        found.fraction_correct(AngleBins(4))
+
+
+def test_a_penalty_for_each_neuron_meets_no_padding():
+    penalty = ElasticNet(0.0, jnp.full((RESPONSES.shape[1], 1), 0.1))
+    plain = cross_validate(MultinomialDecoder(BINS, ElasticNet(0.0, 0.1)), RESPONSES, ANGLES, FOLDS)
+    each = cross_validate(MultinomialDecoder(BINS, penalty), RESPONSES, ANGLES, FOLDS)
+    np.testing.assert_allclose(plain.log_probabilities, each.log_probabilities, atol=1e-3)

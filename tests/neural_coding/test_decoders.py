@@ -400,3 +400,70 @@ def test_multinomial_uses_its_penalty():
         for l2 in (10.0, 0.01)
     )
     assert np.linalg.norm(strong.linear.weights) < 0.1 * np.linalg.norm(weak.linear.weights)
+
+
+def test_neurons_without_noise_decide_and_single_trials_are_nearest_means():
+    angles = np.repeat(np.arange(4) * 90.0, 8).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(32, 3))
+    exact = np.concatenate([np.repeat(np.eye(4), 8, axis=0), noise], axis=1).astype(np.float32)
+    bins = AngleBins.around(angles)
+    fitted = GaussianDecoder(bins).fit(exact, angles)
+    np.testing.assert_array_equal(jax.vmap(fitted.predict)(exact), angles)
+    single = GaussianDecoder(bins).fit(exact[::8], angles[::8])
+    np.testing.assert_array_equal(jax.vmap(single.predict)(exact[::8]), angles[::8])
+
+
+def test_weights_of_trials_are_repetitions_for_shrinkage_given():
+    rng = np.random.default_rng(1)
+    angles = np.repeat(np.arange(4) * 90.0, 6).astype(np.float32)
+    responses = rng.normal(size=(24, 5)).astype(np.float32) + np.cos(np.deg2rad(angles))[:, None]
+    weights = rng.integers(1, 4, 24)
+    decoder = GaussianDecoder(AngleBins.around(angles), shrinkage=0.3)
+    weighted = decoder.fit(responses, angles, weights=weights.astype(np.float32))
+    repeated = decoder.fit(np.repeat(responses, weights, axis=0), np.repeat(angles, weights))
+    for one, other in zip(jax.tree.leaves(weighted), jax.tree.leaves(repeated), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_ledoit_and_wolf_with_unequal_weights_is_the_sum_over_trials(x64):
+    rng = np.random.default_rng(2)
+    angles, responses = np.repeat(np.arange(2) * 180.0, 10), rng.normal(size=(20, 4))
+    weights = rng.uniform(0.5, 2, 20)
+    bins = AngleBins.around(angles)
+    chosen = GaussianDecoder(bins).fit(responses, angles, weights=weights)
+    share = weights / weights.sum()
+    means = np.stack(
+        [np.average(responses[angles == a], axis=0, weights=weights[angles == a]) for a in (0, 180)]
+    )
+    x = responses - means[(angles == 180).astype(int)]
+    x = x / np.sqrt(share @ x**2)
+    covariance = (share[:, None] * x).T @ x
+    distance = np.sum((covariance - np.trace(covariance) / 4 * np.eye(4)) ** 2)
+    spread = sum(
+        s**2 * np.sum((np.outer(row, row) - covariance) ** 2) for s, row in zip(share, x, strict=True)
+    )
+    given = GaussianDecoder(bins, shrinkage=min(spread / distance, 1)).fit(responses, angles, weights=weights)
+    np.testing.assert_allclose(chosen.readout, given.readout, rtol=1e-10)
+
+
+def test_gradients_are_finite_with_zero_counts_silent_neurons_and_full_shrinkage():
+    angles = np.repeat(np.arange(4) * 90.0, 4).astype(np.float32)
+    counts = np.random.default_rng(3).poisson(1.0, (16, 5)).astype(np.float32)
+    counts[:, 0] = 0
+    bins = AngleBins.around(angles)
+
+    def gaussian(responses, shrinkage):
+        fitted = GaussianDecoder(bins, shrinkage, square_root=True).fit(responses, angles)
+        return jnp.sum(jax.vmap(fitted.log_probabilities)(responses)[:, 0])
+
+    def vector(responses):
+        return jnp.sum(jax.vmap(PopulationVector().fit(responses, angles).predict)(responses))
+
+    for gradient in (*jax.grad(gaussian, argnums=(0, 1))(counts, 1.0), jax.grad(vector)(counts)):
+        assert np.all(np.isfinite(gradient))
+
+
+def test_an_answer_that_broke_is_nan():
+    fitted = GaussianDecoder(AngleBins(4)).fit(np.eye(4, dtype=np.float32), np.arange(4) * 90.0)
+    broken = eqx.tree_at(lambda f: f.offsets, fitted, fitted.offsets * jnp.nan)
+    assert np.isnan(broken.predict(np.zeros(4, np.float32)))

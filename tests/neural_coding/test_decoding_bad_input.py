@@ -144,7 +144,7 @@ def test_settings():
     refuses("strength: expected a number > 0, got nan", lambda: nc.BumpRidge(strength=np.nan))
     refuses("n_bumps: expected a whole number ≥ 3, got 2", lambda: nc.BumpRidge(n_bumps=2))
     refuses("width_degrees: expected a number > 0, got 0.0", lambda: nc.BumpRidge(width_degrees=0))
-    refuses("prior_count: expected a number ≥ 0, got -1", lambda: nc.PoissonDecoder(BINS, -1))
+    refuses("prior_count: expected a number > 0, got 0", lambda: nc.PoissonDecoder(BINS, 0))
     refuses(
         "smoothing_degrees: expected a number ≥ 0, got -1",
         lambda: nc.GaussianDecoder(BINS, smoothing_degrees=-1),

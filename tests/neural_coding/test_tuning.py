@@ -46,6 +46,31 @@ def test_empty_bins_are_nan_and_nan_stays_in_its_bin():
     np.testing.assert_array_equal(jax.grad(total)(jnp.ones((2, 2))), np.ones((2, 2)))
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_trials_without_an_angle(broken):
+    responses, bins = jnp.array([[1.0], [3.0], [100.0]]), AngleBins(2)
+    angles = jnp.array([10.0, 200.0, broken])
+    for function in (bin_responses, tuning_curves):
+        with pytest.raises(ValueError, match="angles_degrees: expected finite numbers, got 1"):
+            function(responses, angles, bins)
+    binned = jax.jit(bin_responses)(responses, angles, bins)
+    np.testing.assert_array_equal(binned.responses, [[1], [3]])
+    np.testing.assert_array_equal(binned.n_trials, [1, 1])
+
+
+def test_counts_are_responses():
+    counts, angles = jnp.array([[1], [2], [4], [7]]), jnp.array([0, 10, 45, 90])
+    binned = bin_responses(counts, angles, AngleBins(8, 360))
+    np.testing.assert_array_equal(binned.angles_degrees, 22.5 + 45 * np.arange(8))
+    np.testing.assert_array_equal(binned.responses[:3, 0], [1.5, 4, 7])
+    curve, even = jnp.array([4, 0, 1, 0]), jnp.array([0, 90, 180, 270])
+    figures = (circular_variance, direction_selectivity, orientation_selectivity, preferred_direction)
+    figures += (preferred_orientation, peak_angle, lambda c, a: circular_smooth(c, 0.7))
+    for figure in figures:
+        np.testing.assert_array_equal(figure(curve, even), figure(curve.astype(float), even))
+    assert np.all(np.asarray(circular_smooth(curve, 0.7)) > 0)
+
+
 def test_lengths_must_match(untyped):
     with pytest.raises(ValueError, match="angles_degrees: expected 3 trials"):
         tuning_curves(jnp.zeros((3, 2)), jnp.zeros(2), AngleBins(4))

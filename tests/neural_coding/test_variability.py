@@ -61,6 +61,39 @@ def test_noise_correlations_do_not_see_the_signal():
     assert abs(correlation - 0.3) < 4 * (1 - 0.3**2) / np.sqrt(390)
 
 
+def test_labels_out_of_range():
+    labels, responses = np.repeat(np.arange(3), 20), RNG.normal(size=(60, 3)).astype(np.float32)
+    for wrong, shown in ((45 * labels, "0 to 90"), (labels - 1, "-1 to 1"), (labels + 1, "1 to 3")):
+        with pytest.raises(ValueError, match=f"labels: expected labels 0 to 2, got {shown}"):
+            noise_correlations(responses, wrong, 3)
+
+
+@pytest.mark.parametrize("beyond", [-1, 3, 90])
+def test_trials_of_no_condition_are_not_counted_under_jit(x64, beyond):
+    labels, responses = np.arange(60) % 3, RNG.normal(size=(60, 3))
+    is_left_out = np.arange(60) % 7 == 0
+    responses[is_left_out] += 50 * RNG.normal(size=(is_left_out.sum(), 1))
+    expected = noise_correlations(responses[~is_left_out], labels[~is_left_out], 3)
+    responses[0] = np.nan
+    found = noise_of(responses, np.where(is_left_out, beyond, labels), 3)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_counts_are_responses():
+    """Integers give what the same numbers in floating point give."""
+    counts, labels = RNG.poisson(3.0, (4, 12, 3)), np.arange(48) % 4
+    rows = counts.reshape(48, 3)
+    pairs = [
+        (noise_of(rows, labels, 4), noise_of(rows.astype(float), labels, 4)),
+        (signal_correlations(rows.T), signal_correlations(rows.T.astype(float))),
+        (constant_neurons(rows), constant_neurons(rows.astype(float))),
+        (split_half(counts, KEY), split_half(counts.astype(float), KEY)),
+        (trial_to_trial(counts), trial_to_trial(counts.astype(float))),
+    ]
+    for of_counts, expected in pairs:
+        np.testing.assert_array_equal(of_counts, expected)
+
+
 def repeats_of(signal, noise, n_repeats, n_neurons=200, n_stimuli=100):
     means = RNG.normal(scale=np.sqrt(signal), size=(n_stimuli, n_neurons))
     return means + RNG.normal(scale=np.sqrt(noise), size=(n_repeats, n_stimuli, n_neurons))
@@ -79,10 +112,20 @@ def test_split_half_reliability_of_known_variances():
     assert abs(half.mean() + 0.5 * 0.75 / 200 - 0.5) < 4 * standard_error(half) < 0.03
 
 
-def test_split_halves_are_disjoint_and_equal(x64):
+@pytest.mark.parametrize("n_repeats", [2, 3, 5, 6])
+def test_split_half_reliability_is_exact_for_orthogonal_noise(x64, n_repeats):
+    """Signal and noise that correlate with nothing: the mean of all has the reliability S/(S + N/repeats)."""
+    vectors = np.random.default_rng(1).normal(size=(20, n_repeats + 1))
+    signal, *noise = np.linalg.qr(vectors - vectors.mean(0))[0].T
+    variances = np.array([0.2, 1.0, 5.0])
+    responses = signal[:, None] + np.sqrt(variances) * np.array(noise)[:, :, None]
+    np.testing.assert_allclose(split_half(responses, KEY), 1 / (1 + variances / n_repeats), rtol=1e-10)
+
+
+def test_split_halves_are_disjoint_and_use_all_repeats(x64):
     responses = RNG.normal(size=(5, 12, 1))
     order = np.asarray(jax.random.permutation(KEY, 5))
-    halves = [responses[order[part], :, 0].mean(0) for part in (slice(0, 2), slice(2, 4))]
+    halves = [responses[order[part], :, 0].mean(0) for part in (slice(0, 2), slice(2, 5))]
     expected = np.corrcoef(*halves)[0, 1]
     np.testing.assert_allclose(split_half(responses, KEY, is_corrected=False), [expected])
 
@@ -111,7 +154,7 @@ def test_bad_input(untyped):
     with pytest.raises(ValueError, match="labels: expected 4 trials"):
         noise_correlations(jnp.zeros((4, 2)), jnp.zeros(3, int), 2)
     with pytest.raises(ValueError, match="responses: expected real"):
-        constant_neurons(jnp.zeros((4, 2), int))
+        constant_neurons(jnp.zeros((4, 2), bool))
 
 
 def test_gradients_are_finite():

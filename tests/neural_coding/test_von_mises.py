@@ -61,6 +61,19 @@ def test_the_formula(x64):
     np.testing.assert_allclose(values, curves_of(tuning, ANGLES), rtol=1e-12)
 
 
+def test_baseline_and_amplitude_of_broad_and_of_narrow_tuning(x64):
+    """The baseline is what a narrow peak leaves; of a cosine it lies far below every response."""
+    narrow, broad = (VonMises(*np.float64([p]).T) for p in ((0, 50, 1, 3, 0), (0, 0.1, -8, 11, 0)))
+    assert von_mises(180.0, narrow)[0] == pytest.approx(1, abs=1e-12)
+    cosine = 2 + np.cos(np.radians(ANGLES))
+    np.testing.assert_allclose(von_mises(ANGLES, broad), cosine, atol=0.05)
+    assert von_mises(180.0, broad)[0] == pytest.approx(-8 + 11 * np.exp(-0.2))
+    found = fit_and_slope(cosine)[0].tuning
+    assert float(found.concentration) == pytest.approx(0.1)
+    assert float(found.baseline) == pytest.approx(-8, abs=0.05)
+    assert float(found.amplitude) == pytest.approx(11, abs=0.05)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_noiseless_curves_are_recovered(x64, kind):
     n_peaks, period = KINDS[kind]
