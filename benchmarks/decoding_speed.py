@@ -6,9 +6,9 @@ hidden units, squared error, step size 1e-4) and the classifier (20 hidden units
 without penalty and, the classifier, with L2 1e-2. Contenders: `fit` in the direct form, `fit` in the span of
 the trials (`RowSpaceNetwork`), and PyTorch's loop. All start from the same weights; their losses at all
 steps (relative, down to a millionth of the first) and last input weights must agree to 1e-4 before any time
-is printed. Products of the span are counted in its time, and so is compilation in "s, first call". Then a ridge onto bumps in the dual: five strengths, five
-folds each, and the best fitted (`Tuned(BumpRidge)`), cold and warm. PyTorch that is not installed is shown as
-absent (`pip install torch==2.13.0`).
+is printed. Products of the span are counted in its time, and so is compilation in "s, first call". Then a
+ridge onto bumps in the dual: five strengths, five folds each, and the best fitted (`Tuned(BumpRidge)`), cold
+and warm. PyTorch that is not installed is shown as absent (`pip install torch==2.13.0`).
 
     python benchmarks/decoding_speed.py [--repeats 3] [--quick]
 """
@@ -144,7 +144,7 @@ def compare(task: Task, responses: jax.Array, n_steps: int, repeats: int) -> lis
 
 
 def _apart(losses: np.ndarray, reference: np.ndarray) -> float:
-    """Return the largest difference of a step's losses, relative where the loss is above 1e-6 of the first."""
+    """Return the largest difference of losses, relative where the loss is above 1e-6 of the first."""
     return float(np.max(np.abs(losses - reference) / np.maximum(reference, 1e-6 * reference[0])))
 
 

@@ -63,7 +63,7 @@ def test_the_formula(x64):
 
 def test_baseline_and_amplitude_of_broad_and_of_narrow_tuning(x64):
     """The baseline is what a narrow peak leaves; of a cosine it lies far below every response."""
-    narrow, broad = (VonMises(*np.float64([p]).T) for p in ((0, 50, 1, 3, 0), (0, 0.1, -8, 11, 0)))
+    narrow, broad = (VonMises(*np.array([p], float).T) for p in ((0, 50, 1, 3, 0), (0, 0.1, -8, 11, 0)))
     assert von_mises(180.0, narrow)[0] == pytest.approx(1, abs=1e-12)
     cosine = 2 + np.cos(np.radians(ANGLES))
     np.testing.assert_allclose(von_mises(ANGLES, broad), cosine, atol=0.05)
