@@ -4,11 +4,13 @@ A simulated population (`neural_coding.simulate`) of 360 trials and 23,589 neuro
 learn from. Two networks, each by 1000 full-batch steps of gradient descent: the regression on degrees (10
 hidden units, squared error, step size 1e-4) and the classifier (20 hidden units, 20 bins, step size 0.1),
 without penalty and, the classifier, with L2 1e-2. Contenders: `fit` in the direct form, `fit` in the span of
-the trials (`RowSpaceNetwork`), and PyTorch's loop. All start from the same weights; their losses at all
-steps (relative, down to a millionth of the first) and last input weights must agree to 1e-4 before any time
-is printed. Products of the span are counted in its time, and so is compilation in "s, first call". Then a
-ridge onto bumps in the dual: five strengths, five folds each, and the best fitted (`Tuned(BumpRidge)`), cold
-and warm. PyTorch that is not installed is shown as absent (`pip install torch==2.13.0`).
+the trials (`RowSpaceNetwork`), and PyTorch's loop. All start from the same weights. Before any time is
+printed the losses of all steps must agree to 1e-4 of that loss, and a millionth of the first, and the last
+input weights to 1e-3: in float32 each contender, PyTorch too, ends 4e-4 from the float64 trajectory with the
+L2 penalty; in float64 both forms agree to 1e-10 (tests/neural_coding/test_decoding_network.py). Products of
+the span are counted in its time, and so is compilation in "s, first call". Then a ridge onto bumps in the
+dual: five strengths, five folds each, and the best fitted (`Tuned(BumpRidge)`), cold and warm. PyTorch that
+is not installed is shown as absent (`pip install torch==2.13.0`).
 
     python benchmarks/decoding_speed.py [--repeats 3] [--quick]
 """
@@ -31,7 +33,7 @@ from matplotlib.figure import Figure
 from neurojax import neural_coding as nc
 
 N_NEURONS, N_TRIALS, N_TRAIN = 23_589, 360, 216
-TOLERANCE = 1e-4
+TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-3
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)
 
 
@@ -126,26 +128,24 @@ def compare(task: Task, responses: jax.Array, n_steps: int, repeats: int) -> lis
         begin = time.perf_counter()
         losses[name], weights[name] = run()
         first[name] = time.perf_counter() - begin
-    apart = {
-        name: max(_apart(losses[name], losses["direct"]), _distance(weights[name], weights["direct"]))
-        for name in found
-    }
-    if max(apart.values()) > TOLERANCE:
-        raise SystemExit(f"{task.name}: the trajectories differ: {apart}")
+    apart = {name: _apart(losses[name], losses["direct"]) for name in found}
+    distance = {name: _distance(weights[name], weights["direct"]) for name in found}
+    if max(apart.values()) > TOLERANCE or max(distance.values()) > WEIGHT_TOLERANCE:
+        raise SystemExit(f"{task.name}: the trajectories differ: losses {apart}, weights {distance}")
     seconds = common.interleaved_medians(found, repeats)
     reference = seconds.get("PyTorch", float("nan"))
     return [
         {"task": task.name, "contender": name, "s": seconds[name], "ms a step": 1e3 * seconds[name] / n_steps,
          "s, first call": first[name], "PyTorch/this": reference / seconds[name],
-         "direct/this": seconds["direct"] / seconds[name], "apart": float(apart[name]),
-         "last loss": float(losses[name][-1])}
+         "direct/this": seconds["direct"] / seconds[name], "losses apart": apart[name],
+         "weights apart": distance[name], "last loss": float(losses[name][-1])}
         for name in found
     ]  # fmt: skip
 
 
 def _apart(losses: np.ndarray, reference: np.ndarray) -> float:
-    """Return the largest difference of losses, relative where the loss is above 1e-6 of the first."""
-    return float(np.max(np.abs(losses - reference) / np.maximum(reference, 1e-6 * reference[0])))
+    """Return the largest difference of a step's losses over that loss plus a hundredth of the first."""
+    return float(np.max(np.abs(losses - reference) / (reference + 0.01 * reference[0])))
 
 
 def _distance(weights: np.ndarray, reference: np.ndarray) -> float:

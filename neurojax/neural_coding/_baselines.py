@@ -40,7 +40,8 @@ def paired_mean_baseline(
     """Predict (r(θ) + r(θ + 180°))/2 from training responses r.
 
     A full-field grating at θ is the same image as at θ + 180°, pixel for pixel, so that no model of the image
-    can tell them apart: the best it can do on such pairs is this mean.
+    can tell them apart: it gives one answer for both, and the best answer is the mean of the two tuning
+    curves. This estimates it from the training responses, whose noise a regularised model may smooth away.
 
     Args:
         responses: one stimulus a row.
