@@ -11,7 +11,7 @@ from .. import neural_coding as nc
 from .._checks import check_nonnegative, check_positive
 from ..neural_coding import AbstractDecoder, AngleBins
 from ..penalties import ElasticNet
-from ._neural_data import Recording, Responses, check_file_setting, unused
+from ._neural_data import Recorded, Recording, Responses, check_file_setting, unused
 from ._settings import Output, check_counts
 
 __all__ = ["NETWORKS", "Network", "Settings", "check", "chosen_decoders", "make_decoder", "network_of"]
@@ -37,7 +37,7 @@ NETWORKS = tuple(name for name in _NAMES if name.startswith("network"))
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Recorded):
     """The trials."""
 
     data: str = "simulated"
@@ -55,19 +55,6 @@ class Data:
     period_degrees: Literal[180, 360] | None = None
     """After which angles come round, in degrees: 180 for orientations, 360 for directions (simulated, mouse
     and files); by default 360."""
-    window_ms: tuple[float, float] | None = None
-    """Milliseconds after stimulus onset in which spikes are counted, a and b of [a, b) (macaque); by default
-    0 500."""
-    window_s: tuple[float, float] | None = None
-    """Seconds after stimulus onset over which traces are averaged (mouse; a baseline of the second before is
-    taken off); by default 0 2."""
-    max_contamination: float | None = None
-    """Units whose contamination, a share of their spikes, is below it are kept (macaque); by default 0.05;
-    above 1 for all units."""
-    contrast: float | None = None
-    """Contrast of the gratings in percent (macaque); by default the highest of the session."""
-    drop_constant: bool = False
-    """Leave out neurons that do not vary or hold NaN; they are reported in any case."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jax import Array
 from .. import data
 from .. import neural_coding as nc
 from .._checks import check_nonnegative, check_positive, check_share
-from ._neural_data import Recording, as_responses, check_file_setting, read_responses, unused
+from ._neural_data import Recorded, Recording, as_responses, check_file_setting, read_responses, unused
 from ._settings import Output, check_counts
 
 __all__ = ["Settings", "Stimuli", "check", "chosen_encoders", "folds", "make_optimizer", "read_stimuli"]
@@ -25,7 +25,7 @@ _FEWEST_FOLD_AXES = 2
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Recorded):
     """The gratings, and the responses to them; half of the trials are for training, the others for tests."""
 
     data: str = "simulated"
@@ -48,19 +48,6 @@ class Data:
     period_degrees: Literal[180, 360] | None = None
     """After which angles come round, in degrees: 180 for orientations, 360 for directions (mouse and files);
     by default 360."""
-    window_ms: tuple[float, float] | None = None
-    """Milliseconds after stimulus onset in which spikes are counted, a and b of [a, b) (macaque); by default
-    0 500."""
-    window_s: tuple[float, float] | None = None
-    """Seconds after stimulus onset over which traces are averaged (mouse; a baseline of the second before is
-    taken off); by default 0 2."""
-    max_contamination: float | None = None
-    """Units whose contamination, a share of their spikes, is below it are kept (macaque); by default 0.05;
-    above 1 for all units."""
-    contrast: float | None = None
-    """Contrast of the gratings in percent (macaque); by default the highest of the session."""
-    drop_constant: bool = False
-    """Leave out neurons that do not vary or hold NaN; they are reported in any case."""
 
 
 @dataclass(frozen=True)

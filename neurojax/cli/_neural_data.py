@@ -14,6 +14,7 @@ from .. import neural_coding as nc
 from ..neural_coding import AngleBins
 
 __all__ = [
+    "Recorded",
     "Recording",
     "Responses",
     "angle_bins",
@@ -26,6 +27,25 @@ __all__ = [
 _BIN_DEGREES = 18  # of continuous angles, as in the course
 _LEAST_REPEATS = 4  # of a stimulus, to be a class of its own
 _N_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What of a recording is taken: settings that both commands have."""
+
+    window_ms: tuple[float, float] | None = None
+    """Milliseconds after stimulus onset in which spikes are counted, a and b of [a, b) (macaque); by default
+    0 500."""
+    window_s: tuple[float, float] | None = None
+    """Seconds after stimulus onset over which traces are averaged (mouse; a baseline of the second before is
+    taken off); by default 0 2."""
+    max_contamination: float | None = None
+    """Units whose contamination, a share of their spikes, is below it are kept (macaque); by default 0.05;
+    above 1 for all units."""
+    contrast: float | None = None
+    """Contrast of the gratings in percent (macaque); by default the highest of the session."""
+    drop_constant: bool = False
+    """Leave out neurons that do not vary or hold NaN; they are reported in any case."""
 
 
 class Recording(NamedTuple):

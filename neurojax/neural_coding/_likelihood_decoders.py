@@ -12,6 +12,7 @@ from .._checks import check_nonnegative, check_positive, check_share, is_concret
 from .._precision import product
 from ._angles import AngleBins
 from ._decoding import AbstractClassDecoder, AbstractDecoder, AbstractProbabilisticDecoder
+from ._ridge import solve_ridged
 from ._trials import Trials, check_response, check_trials
 
 __all__ = ["GaussianDecoder", "PoissonDecoder", "check_sign"]
@@ -220,15 +221,9 @@ def _whiten(z, shrinkage, means):
     kept = 1 - shrinkage
     n_trials, n_neurons = z.shape
     if n_neurons <= n_trials:
-        matrix = kept * product(z.T, z) + ridge * jnp.eye(n_neurons, dtype=z.dtype)
-        return _solve(matrix, means.T).T
-    kernel = kept * product(z, z.T) + ridge * jnp.eye(n_trials, dtype=z.dtype)
-    projected = _solve(kernel, product(z, means.T))
+        return solve_ridged(kept * product(z.T, z), ridge, means.T).T
+    projected = solve_ridged(kept * product(z, z.T), ridge, product(z, means.T))
     return (means - kept * product(projected.T, z)) / ridge
-
-
-def _solve(matrix, rhs):
-    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix, lower=True), rhs)
 
 
 def _root(counts):

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._checks import check_nonnegative, check_positive, check_rank, check_real, check_size
 from .._precision import product
 
-__all__ = ["LinearMap", "ridge"]
+__all__ = ["LinearMap", "ridge", "solve_ridged"]
 
 
 class LinearMap(eqx.Module):
@@ -84,9 +84,9 @@ def ridge(
     root = jnp.sqrt(weights)[:, None]
     x, y = root * (xs - x_mean), root * (ys - y_mean)
     if (form or _smaller(xs)) == "primal":
-        fitted = _solve(product(x.T, x), strength, product(x.T, y))
+        fitted = solve_ridged(product(x.T, x), strength, product(x.T, y))
     else:
-        fitted = product(x.T, _solve(product(x, x.T), strength, y))
+        fitted = product(x.T, solve_ridged(product(x, x.T), strength, y))
     return LinearMap(fitted, y_mean - product(x_mean, fitted))
 
 
@@ -94,6 +94,9 @@ def _smaller(xs) -> str:
     return "primal" if xs.shape[1] <= xs.shape[0] else "dual"
 
 
-def _solve(gram, strength, rhs):
+def solve_ridged(
+    gram: Float[Array, "n n"], strength, rhs: Float[Array, "n targets"]
+) -> Float[Array, "n targets"]:
+    """Return (gram + strength·I)⁻¹ rhs, by Cholesky's factor."""
     ridged = gram + jnp.asarray(strength, gram.dtype) * jnp.eye(len(gram), dtype=gram.dtype)
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(ridged, lower=True), rhs)
