@@ -143,7 +143,8 @@ def test_bad_folders_and_commands_are_named(tmp_path, capsys):
     assert main(["sparse-coding", "--resume", str(tmp_path / "none")]) == 2
     assert "expected a run folder (with config.json)" in capsys.readouterr().err
     assert main(["sparse-codng"]) == 2
-    assert "expected one of sparse-coding, autoencoder, rbm, decode, encode, got 'sparse-codng'" in capsys.readouterr().err
+    words = "sparse-coding, autoencoder, rbm, decode, encode"
+    assert f"expected one of {words}, got 'sparse-codng'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
