@@ -11,7 +11,16 @@ from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._checks import check_at_least, check_finite, check_positive, check_rank, is_concrete
 
-__all__ = ["AngleBins", "circular_difference", "circular_mean", "wrap_degrees"]
+__all__ = [
+    "AngleBins",
+    "bump_concentration",
+    "circular_bump",
+    "circular_difference",
+    "circular_mean",
+    "from_phase",
+    "to_phase",
+    "wrap_degrees",
+]
 
 
 def wrap_degrees(
@@ -62,10 +71,30 @@ def circular_mean(
     """
     angles = _as_float(angles_degrees)
     check_positive("period_degrees", period_degrees)
-    phase = angles * (2 * np.pi / period_degrees)
+    phase = to_phase(angles, period_degrees)
     weights = jnp.ones_like(phase) if weights is None else jnp.asarray(weights)
     turned = jnp.arctan2(jnp.sum(weights * jnp.sin(phase)), jnp.sum(weights * jnp.cos(phase)))
-    return wrap_degrees(turned * (period_degrees / (2 * np.pi)), period_degrees)
+    return from_phase(turned, period_degrees)
+
+
+def to_phase(angles_degrees: Float[Array, "*shape"], period_degrees: float | int) -> Float[Array, "*shape"]:
+    """Return angles in radians, with the period as one turn."""
+    return angles_degrees * (2 * np.pi / period_degrees)
+
+
+def from_phase(phase: Float[Array, "*shape"], period_degrees: float | int) -> Float[Array, "*shape"]:
+    """Return the angles of phases in radians, in [0, period_degrees)."""
+    return wrap_degrees(phase * (period_degrees / (2 * np.pi)), period_degrees)
+
+
+def circular_bump(phase: Float[Array, "*shape"], concentration: float) -> Float[Array, "*shape"]:
+    """Return exp(κ(cos φ − 1)), 1 at φ = 0."""
+    return jnp.exp(concentration * (jnp.cos(phase) - 1))
+
+
+def bump_concentration(width_degrees: float, period_degrees: float) -> float:
+    """Return κ = (P/(2π·width))², with which a `circular_bump` has about that standard deviation."""
+    return (period_degrees / (2 * np.pi * width_degrees)) ** 2
 
 
 class AngleBins(eqx.Module):

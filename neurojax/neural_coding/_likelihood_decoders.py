@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._checks import check_nonnegative, check_positive, check_share, is_concrete
 from .._precision import product
-from ._angles import AngleBins
+from ._angles import AngleBins, bump_concentration, circular_bump, to_phase
 from ._decoding import AbstractClassDecoder, AbstractDecoder, AbstractProbabilisticDecoder
 from ._ridge import solve_ridged
 from ._trials import Trials, check_response, check_trials
@@ -185,10 +185,11 @@ class _Tuning(NamedTuple):
 
 def _tuning(trials: Trials, bins: AngleBins, smoothing_degrees: float, prior_count) -> _Tuning:
     if smoothing_degrees:
-        concentration = (bins.period_degrees / (2 * np.pi * smoothing_degrees)) ** 2
+        concentration = bump_concentration(smoothing_degrees, bins.period_degrees)
         centers = jnp.asarray(bins.centers_degrees, trials.angles_degrees.dtype)
-        phase = (trials.angles_degrees[:, None] - centers) * (2 * np.pi / bins.period_degrees)
-        shares = jnp.exp(concentration * (jnp.cos(phase) - 1))
+        shares = circular_bump(
+            to_phase(trials.angles_degrees[:, None] - centers, bins.period_degrees), concentration
+        )
     else:
         shares = jax.nn.one_hot(bins.index(trials.angles_degrees), bins.n_bins, dtype=trials.weights.dtype)
     shares = trials.weights[:, None] * shares

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._checks import check_at_least, check_positive
 from .._precision import product
 from .._types import Scalar
-from ._angles import wrap_degrees
+from ._angles import bump_concentration, circular_bump, from_phase, to_phase
 from ._decoding import AbstractDecoder, AbstractFittedDecoder
 from ._ridge import LinearMap, ridge
 from ._trials import Standardizer, Trials, check_trials, standardizer
@@ -59,7 +59,7 @@ class SinCosRidge(AbstractDecoder):
     ) -> "FittedSinCosRidge":
         """Fit to trials, as `AbstractDecoder.fit` says."""
         trials = check_trials(responses, angles_degrees, weights)
-        phase = _phase(trials, self.period_degrees)
+        phase = to_phase(trials.angles_degrees, self.period_degrees)
         targets = jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
         scale, linear = _fit_linear(trials, targets, self.strength)
         return FittedSinCosRidge(scale=scale, linear=linear, period_degrees=self.period_degrees)
@@ -75,7 +75,7 @@ class FittedSinCosRidge(AbstractFittedDecoder):
     def predict(self, response: Float[ArrayLike, " neurons"]) -> Scalar:
         """Return the decoded angle of one trial, in degrees."""
         cosine, sine = self.linear(self.scale(response))
-        return _from_phase(jnp.arctan2(sine, cosine), self.period_degrees)
+        return from_phase(jnp.arctan2(sine, cosine), self.period_degrees)
 
 
 class BumpRidge(AbstractDecoder):
@@ -116,8 +116,10 @@ class BumpRidge(AbstractDecoder):
     ) -> "FittedBumpRidge":
         """Fit to trials, as `AbstractDecoder.fit` says."""
         trials = check_trials(responses, angles_degrees, weights)
-        concentration = (self.period_degrees / (2 * np.pi * self.width_degrees)) ** 2
-        targets = _bumps(_phase(trials, self.period_degrees)[:, None], self.n_bumps, concentration)
+        concentration = bump_concentration(self.width_degrees, self.period_degrees)
+        targets = _bumps(
+            to_phase(trials.angles_degrees, self.period_degrees)[:, None], self.n_bumps, concentration
+        )
         scale, linear = _fit_linear(trials, targets, self.strength)
         return FittedBumpRidge(
             scale=scale, linear=linear, period_degrees=self.period_degrees, concentration=concentration
@@ -152,7 +154,7 @@ class FittedBumpRidge(AbstractFittedDecoder):
             bend = curvature(phase)
             step = jnp.where(bend < 0, -slope(phase) / jnp.where(bend < 0, bend, -1), 0)
             phase = phase + jnp.clip(step, -spacing, spacing)
-        return _from_phase(phase, self.period_degrees)
+        return from_phase(phase, self.period_degrees)
 
 
 class PopulationVector(AbstractDecoder):
@@ -184,7 +186,7 @@ class PopulationVector(AbstractDecoder):
         """Fit to trials, as `AbstractDecoder.fit` says."""
         trials = check_trials(responses, angles_degrees, weights)
         scale = standardizer(trials.responses, trials.weights)
-        x, phase = scale(trials.responses), _phase(trials, self.period_degrees)
+        x, phase = scale(trials.responses), to_phase(trials.angles_degrees, self.period_degrees)
         circle = trials.weights[:, None] * jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
         harmonic = product(x.T, circle)
         square = jnp.sum(harmonic**2, axis=1, keepdims=True)
@@ -202,14 +204,6 @@ def _fit_linear(trials: Trials, targets, strength) -> tuple[Standardizer, Linear
     return scale, ridge(x, targets, strength, weights=trials.weights)
 
 
-def _phase(trials: Trials, period_degrees: float):
-    return trials.angles_degrees * (2 * np.pi / period_degrees)
-
-
-def _from_phase(phase, period_degrees: float):
-    return wrap_degrees(phase * (period_degrees / (2 * np.pi)), period_degrees)
-
-
 def _bumps(phase, n_bumps: int, concentration: float):
     centers = jnp.arange(n_bumps, dtype=phase.dtype) * (2 * np.pi / n_bumps)
-    return jnp.exp(concentration * (jnp.cos(phase - centers) - 1))
+    return circular_bump(phase - centers, concentration)

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._checks import check_at_least, check_nonnegative, check_positive
 from .._types import PRNGKey, Scalar
 from ..training import Evaluation, History, fit
-from ._angles import AngleBins, wrap_degrees
+from ._angles import AngleBins, from_phase, to_phase, wrap_degrees
 from ._decoding import (
     AbstractClassDecoder,
     AbstractDecoder,
@@ -160,7 +160,7 @@ class NetworkRegression(AbstractDecoder):
         """Fit to trials, as `AbstractDecoder.fit` says."""
         trials = _kept(check_trials(responses, angles_degrees, weights))
         angles = wrap_degrees(trials.angles_degrees, self.period_degrees)
-        phase = angles * (2 * np.pi / self.period_degrees)
+        phase = to_phase(angles, self.period_degrees)
         on_circle = jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
         targets = on_circle if self.target == "circle" else angles[:, None]
         network = _train(self, trials.responses, targets, targets.shape[1])
@@ -177,7 +177,7 @@ class FittedNetworkRegression(AbstractFittedDecoder):
         """Return the decoded angle of one trial, in [0, period_degrees) degrees."""
         outputs = self.network(check_response(response, self.network.input_weights[0]))
         if len(outputs) == 2:
-            outputs = jnp.arctan2(outputs[1:], outputs[:1]) * (self.period_degrees / (2 * np.pi))
+            return from_phase(jnp.arctan2(outputs[1], outputs[0]), self.period_degrees)
         return wrap_degrees(outputs[0], self.period_degrees)
 
 

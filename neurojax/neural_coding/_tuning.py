@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._checks import check_finite, check_kind, check_positive, check_rank, check_shape, check_size
 from .._precision import product
-from ._angles import AngleBins, wrap_degrees
+from ._angles import AngleBins, from_phase, to_phase
 from ._metrics import as_float_responses
 
 __all__ = [
@@ -221,7 +221,7 @@ def circular_variance(
 
 def _vector(curves, angles, period):
     """Return the two parts of the vector sum."""
-    phases = angles * (2 * np.pi / period)
+    phases = to_phase(angles, period)
     return product(curves, jnp.cos(phases)), product(curves, jnp.sin(phases))
 
 
@@ -230,7 +230,7 @@ def _vector_angle(curves, angles_degrees, period):
     # Over evenly spaced angles the mean adds nothing but rounding.
     curves = curves - jnp.mean(curves, -1, keepdims=True)
     cosine, sine = _vector(curves, angles, period)
-    return wrap_degrees(jnp.arctan2(sine, cosine) * (period / (2 * np.pi)), period)
+    return from_phase(jnp.arctan2(sine, cosine), period)
 
 
 def _around(curves, angles, shift, period):

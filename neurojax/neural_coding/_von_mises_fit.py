@@ -14,6 +14,7 @@ from .._checks import check_finite, check_rank, check_real, check_shape
 from .._precision import product
 from .._types import Scalar
 from ..convergence import AbstractProblem, AbstractSolver, iterate
+from ._angles import to_phase
 from ._von_mises import VonMises
 
 __all__ = ["VonMisesFit", "fit_von_mises", "fit_von_mises_batch"]
@@ -103,7 +104,7 @@ def fit_von_mises(
     mean = jnp.mean(values)
     centred = values - mean
     size = lax.stop_gradient(_size(centred, mean))
-    phases = angles * (2 * np.pi / period_degrees)
+    phases = to_phase(angles, period_degrees)
     unit = jnp.where(size == 0, 0, centred / jnp.where(size == 0, 1, size))
     problem = _Misfit(unit, jnp.cos(phases), jnp.sin(phases), n_peaks)
     start = problem.look(_start(problem))
