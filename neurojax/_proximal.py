@@ -23,13 +23,31 @@ __all__ = [
     "ISTA",
     "AbstractCompositeProblem",
     "AbstractProximalGradient",
+    "Code",
+    "Point",
     "largest_eigenvalue",
     "length",
     "relative_norm",
+    "require_prox",
+    "require_value",
     "unit_of",
 ]
 
 Code = Float[Array, "*code"]
+
+
+class Point(NamedTuple):
+    """A value, and what is known of f there.
+
+    Attributes:
+        value: z.
+        gradient: ∇f(z).
+        error: z·atoms − x, or whatever else of f a problem keeps; ``None`` if nothing.
+    """
+
+    value: Array
+    gradient: Array
+    error: Array | None = None
 
 
 class AbstractCompositeProblem(AbstractStationaryProblem):
@@ -41,6 +59,30 @@ class AbstractCompositeProblem(AbstractStationaryProblem):
     @abstractmethod
     def smooth_gradient(self, value: Code) -> Code:
         """Return ∇f(value)."""
+
+    def point(self, value: Code) -> "Point":
+        """Evaluate f at ``value``."""
+        return Point(value, self.smooth_gradient(value))
+
+    def smooth_value_at(self, point: "Point") -> Scalar:
+        """Return f at a point, up to a constant.
+
+        Raises:
+            ValueError: here, for a problem that has not said how.
+        """
+        raise ValueError(f"problem: expected one with smooth_value_at, got {type(self).__name__}.")
+
+    def bending(self, old: "Point", new: "Point") -> Scalar:
+        """Return ⟨d, ∇f(new) − ∇f(old)⟩ for the step d between two points."""
+        return jnp.sum((new.value - old.value) * (new.gradient - old.gradient))
+
+    def residual_at(self, point: "Point", movement: Scalar) -> Scalar:
+        """Return the residual at a point that a step of length ``movement`` led to, or what comes near it.
+
+        Here: the residual itself.
+        """
+        del movement
+        return self.residual(point.value)
 
     def fixed_point(self, value: Code) -> Code:
         """Apply z ↦ prox_{g/L}(z − ∇f(z)/L), or z ↦ z − (∇f(z) + ∇g(z))/L where g is smooth."""

@@ -18,11 +18,13 @@ Example:
     (True, 1.4142)
 """
 
+from ._batch import iterate_rows
 from ._gradients import AbstractGradient, Detached, Truncated
 from ._implicit import Conditioning, Implicit, conditioning
 from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem, Picard, Tangent
 from ._iterate import iterate, trace
 from ._loop import Loop
+from ._slots import run_in_slots
 from ._solution import NotConvergedError, Solution, Status, raise_unless_converged
 from ._unrolled import Unrolled
 
@@ -44,6 +46,8 @@ __all__ = [
     "Unrolled",
     "conditioning",
     "iterate",
+    "iterate_rows",
     "raise_unless_converged",
+    "run_in_slots",
     "trace",
 ]

@@ -74,12 +74,16 @@ class Implicit(AbstractGradient):
 
     def solve(self, loop: Loop, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
         """Return the solution, differentiable with respect to the problem."""
+        return self.attach(problem, loop.run(*constant((solver, problem, init))))
+
+    def attach(self, problem: AbstractProblem, solution: Solution) -> Solution:
+        """Give a solution that was found elsewhere its derivative with respect to the problem."""
         if not isinstance(problem, AbstractStationaryProblem):
             raise ValueError(
                 "gradient: Implicit expected an AbstractStationaryProblem, which knows its tangent, "
                 f"got {type(problem).__name__}; Unrolled and Truncated take any problem."
             )
-        solution = loop.run(*constant((solver, problem, init)))
+        solution = constant(solution)
         usable = solution.status != Status.nonfinite
         value = _at_solution(problem, solution.value, usable, self)
         return eqx.tree_at(lambda s: s.value, solution, value)

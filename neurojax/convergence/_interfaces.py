@@ -74,6 +74,13 @@ class AbstractSolver(eqx.Module):
     def value(self, state: Any) -> Any:
         """Return the iterate that a state stands for."""
 
+    def estimate(self, problem: Any, state: Any) -> Scalar:
+        """Return ``problem.residual(self.value(state))``, or what comes near it and costs less.
+
+        `iterate_batch` stops on it, and checks the residual itself afterwards.
+        """
+        return problem.residual(self.value(state))
+
 
 class Picard(AbstractSolver):
     """Fixed-point iteration, the method that every problem has: value ← problem.fixed_point(value)."""

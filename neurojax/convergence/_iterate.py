@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import check_at_least, check_kind, check_positive, check_real, check_shape, is_concrete
+from .._checks import check_at_least, check_kind
 from .._trees import constant
 from ._gradients import AbstractGradient, Detached
 from ._interfaces import AbstractProblem, AbstractSolver
-from ._loop import Loop
+from ._loop import Loop, check_loop
 from ._solution import Solution
 
 __all__ = ["iterate", "trace"]
@@ -47,12 +47,9 @@ def iterate(
         ValueError: at trace time, for arguments of another kind, for a ``tol`` that is not positive or below
             8 epsilons, for counts below 1 and for a residual that is not one real number.
     """
-    check_kind("solver", solver, AbstractSolver)
     check_kind("problem", problem, AbstractProblem)
     check_kind("gradient", gradient, AbstractGradient)
-    check_at_least("max_steps", max_steps, 1)
-    check_at_least("steps_per_check", steps_per_check, 1)
-    _check_tol(tol, problem, init)
+    check_loop(solver, jax.eval_shape(problem.residual, init), tol, max_steps, steps_per_check)
     loop = Loop(constant(tol), max_steps, min(steps_per_check, max_steps))
     return gradient.solve(loop, solver, problem, init)
 
@@ -81,17 +78,3 @@ def trace(solver: AbstractSolver, problem: AbstractProblem, init: Any, n_steps: 
 
     _, states = lax.scan(step, start, length=n_steps)
     return jax.tree.map(lambda first, rest: jnp.concatenate([jnp.asarray(first)[None], rest]), start, states)
-
-
-def _check_tol(tol, problem, init) -> None:
-    check_positive("tol", tol)
-    residual = jax.eval_shape(problem.residual, init)
-    check_shape("residual", residual, (), "one number for all that is solved together")
-    check_real("residual", residual)
-    if is_concrete(tol):
-        dtype = residual.dtype
-        least = 8 * float(jnp.finfo(dtype).eps)
-        if tol < least:
-            raise ValueError(
-                f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}."
-            )

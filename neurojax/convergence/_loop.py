@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike
 
+from .._checks import check_at_least, check_kind, check_positive, check_real, check_shape, is_concrete
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._solution import Solution, Status
 
-__all__ = ["RUNNING", "Loop", "Progress"]
+__all__ = ["RUNNING", "Loop", "Progress", "check_loop"]
 
 RUNNING = -1
 
@@ -77,3 +79,20 @@ class Loop(eqx.Module):
         """Run from the start to the end."""
         progress = self.advance(solver, problem, self.start(solver, problem, init), self.max_steps)
         return self.finish(solver, progress)
+
+
+def check_loop(solver, residual, tol: ArrayLike, max_steps: int, steps_per_check: int) -> None:
+    """Raise ``ValueError`` for settings that no loop can run on; ``residual`` is one, or its shape."""
+    check_kind("solver", solver, AbstractSolver)
+    check_at_least("max_steps", max_steps, 1)
+    check_at_least("steps_per_check", steps_per_check, 1)
+    check_positive("tol", tol)
+    check_shape("residual", residual, (), "one number for all that is solved together")
+    check_real("residual", residual)
+    if is_concrete(tol):
+        dtype = residual.dtype
+        least = 8 * float(jnp.finfo(dtype).eps)
+        if np.any(np.asarray(tol) < least):
+            raise ValueError(
+                f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}."
+            )

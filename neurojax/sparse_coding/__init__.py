@@ -7,6 +7,8 @@ E(z) = ½‖x − z @ atoms‖² + penalty(z)   (Olshausen & Field 1996)
 """
 
 from .._proximal import FISTA, ISTA
+from .._sparsa import SpaRSA, SpaRSAState
+from ._batch import encode_batch
 from ._dictionary import (
     AbstractDictionary,
     Dictionary,
@@ -16,7 +18,7 @@ from ._dictionary import (
     random_dictionary,
     reconstruct,
 )
-from ._encode import encode, encode_batch, encode_path
+from ._encode import encode, encode_path
 from ._greedy import matching_pursuit, orthogonal_matching_pursuit
 from ._layer import SparseCodingLayer, rmsprop_inference
 from ._learned import (
@@ -49,6 +51,8 @@ __all__ = [
     "DictionaryUpkeep",
     "Gradient",
     "LCAState",
+    "SpaRSA",
+    "SpaRSAState",
     "SparseClassifier",
     "SparseCodingLayer",
     "SparseCodingObjective",

@@ -1,20 +1,21 @@
-"""Encoding: the code of one datum, of a batch, along a path of strengths."""
+"""Encoding: the code of one datum, and along a path of strengths."""
 
-import equinox as eqx
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_rank, check_real, check_shape, check_size
+from .._checks import check_rank, check_real, check_shape
 from .._proximal import FISTA, AbstractProximalGradient
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Solution, iterate
 from ..penalties import AbstractPenalty
-from ._dictionary import AbstractDictionary, Dictionary, check_atoms
+from ._dictionary import AbstractDictionary
 from ._problem import make_problem
 from ._solvers import CoordinateDescent
 
-__all__ = ["encode", "encode_batch", "encode_path"]
+__all__ = ["default_tol", "encode", "encode_path", "problem_settings"]
 
 
 def encode(
@@ -40,7 +41,8 @@ def encode(
         dictionary: the dictionary.
         x: one datum.
         penalty: the penalty.
-        solver: ``ISTA()``, ``FISTA()``, ``LCA()``, ``CoordinateDescent()`` or ``Gradient(transform)``.
+        solver: ``ISTA()``, ``FISTA()``, ``SpaRSA()``, ``LCA()``, ``CoordinateDescent()`` or
+            ``Gradient(transform)``.
         tol: the tolerance, ≥ 8 machine epsilons; ``None``: 1e-5, or 1e-10 in float64.
         max_steps: the most solver steps, ≥ 1.
         steps_per_check: steps between two looks at the residual, ≥ 1.
@@ -65,67 +67,15 @@ def encode(
     x = jnp.asarray(x)
     check_rank("x", x, "features")
     code = _start(dictionary, x, init)
-    use_gram = True if isinstance(solver, CoordinateDescent) else None
-    step_size = None
-    if isinstance(solver, AbstractProximalGradient) and not solver.backtracking:
-        step_size = solver.step_size
-    problem = make_problem(dictionary, x, penalty, use_gram=use_gram, step_size=step_size)
     return iterate(
         solver,
-        problem,
+        make_problem(dictionary, x, penalty, **problem_settings(solver)),
         code,
-        tol=_default_tol(code.dtype) if tol is None else tol,
+        tol=default_tol(code.dtype) if tol is None else tol,
         max_steps=max_steps,
         steps_per_check=steps_per_check,
         gradient=gradient,
     )
-
-
-def encode_batch(
-    dictionary: AbstractDictionary,
-    xs: Float[ArrayLike, "samples features"],
-    penalty: AbstractPenalty,
-    *,
-    init: Float[ArrayLike, "samples atoms"] | None = None,
-    **settings,
-) -> Solution:
-    """Encode many rows at once on the device, jitted; the same as ``jax.vmap`` of `encode`.
-
-    Args:
-        dictionary: the dictionary.
-        xs: the data, one per row, at least one.
-        penalty: the penalty, one for all rows.
-        init: where to start, one row each; ``None``: zero codes.
-        **settings: the other keyword arguments of `encode`.
-
-    Returns:
-        A solution whose fields have a leading axis of samples. A row with NaN or infinity has
-        ``Status.nonfinite``; the others are not touched by it.
-
-    Raises:
-        ValueError: as `encode`, and for no rows; outside ``jit`` also for a dictionary that has a
-            zero or non-finite row.
-    """
-    xs = jnp.asarray(xs)
-    check_rank("xs", xs, "samples features")
-    check_real("xs", xs)
-    if xs.shape[0] == 0:
-        raise ValueError(f"xs: expected at least one row, got shape {xs.shape}.")
-    if isinstance(dictionary, Dictionary):
-        check_atoms(dictionary.atoms)
-    if init is not None:
-        init = jnp.asarray(init)
-        check_rank("init", init, "samples atoms")
-        check_size("init", init, 0, xs.shape[0], "rows as in xs")
-    return _encode_rows(dictionary, xs, penalty, init, settings)
-
-
-@eqx.filter_jit
-def _encode_rows(dictionary, xs, penalty, init, settings) -> Solution:
-    def one(x, start):
-        return encode(dictionary, x, penalty, init=start, **settings)
-
-    return jax.vmap(one, in_axes=(0, None if init is None else 0))(xs, init)
 
 
 def encode_path(
@@ -171,5 +121,14 @@ def _start(dictionary: AbstractDictionary, x: Array, init: ArrayLike | None) -> 
     return jnp.asarray(init, code.dtype)
 
 
-def _default_tol(dtype) -> float:
+def default_tol(dtype) -> float:
+    """Return the tolerance for a dtype: 1e-5, or 1e-10 in float64."""
     return 1e-10 if dtype == jnp.float64 else 1e-5
+
+
+def problem_settings(solver: AbstractSolver) -> dict[str, Any]:
+    """Return how `make_problem` has to set up a problem for a solver."""
+    step_size = None
+    if isinstance(solver, AbstractProximalGradient) and not solver.backtracking:
+        step_size = solver.step_size
+    return {"use_gram": True if isinstance(solver, CoordinateDescent) else None, "step_size": step_size}

@@ -10,13 +10,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._checks import check_at_least
-from .._proximal import FISTA
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractSolver, Solution, Status
 from ..metrics import explained_variance, n_active
 from ..penalties import AbstractPenalty, AbstractValuedPenalty
+from ._batch import encode_batch
 from ._dictionary import Dictionary, normalize_atoms
-from ._encode import encode_batch
 
 __all__ = ["AtomUsage", "DictionaryUpkeep", "SparseCodingObjective"]
 
@@ -46,10 +45,10 @@ class SparseCodingObjective(eqx.Module):
 
     Attributes:
         penalty: the penalty.
-        solver: the inference's solver.
+        solver: the inference's solver; ``None``: that of `encode_batch`.
         tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum.
-        steps_per_check: solver steps between two looks at the residual.
+        steps_per_check: solver steps between two looks at the residual; ``None``: that of `encode_batch`.
 
     Metrics: over the converged samples ``squared_error`` (mean of ‖x − z @ atoms‖²), ``explained_variance``
     (1 − Σ‖x − z @ atoms‖²/Σ‖x‖², 0 where Σ‖x‖² is) and ``n_active`` (mean number of non-zero coefficients);
@@ -61,10 +60,10 @@ class SparseCodingObjective(eqx.Module):
     """
 
     penalty: AbstractPenalty
-    solver: AbstractSolver = FISTA()
+    solver: AbstractSolver | None = None
     tol: float | None = eqx.field(default=None, static=True)
     max_steps: int = eqx.field(default=1000, static=True)
-    steps_per_check: int = eqx.field(default=10, static=True)
+    steps_per_check: int | None = eqx.field(default=None, static=True)
 
     def infer(self, dictionary: Dictionary, batch: Float[Array, "batch features"]) -> Solution:
         """Encode a batch; the codes carry no gradient."""

@@ -5,17 +5,26 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import check_shape
 from .._precision import product
-from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm, unit_of
+from .._proximal import (
+    AbstractCompositeProblem,
+    Point,
+    largest_eigenvalue,
+    length,
+    relative_norm,
+    require_value,
+    unit_of,
+)
 from .._trees import bounded, constant
 from .._types import Scalar
 from ..penalties import L1, AbstractPenalty, ElasticNet, NonNegativeL1
 from ._dictionary import AbstractDictionary
 
-__all__ = ["SparseCodingProblem", "duality_gap", "make_problem", "max_strength"]
+__all__ = ["SparseCodingProblem", "duality_gap", "in_units", "is_certified", "make_problem", "max_strength"]
 
 _CERTIFIED = (L1, NonNegativeL1, ElasticNet)
 
@@ -41,13 +50,60 @@ class SparseCodingProblem(AbstractCompositeProblem):
 
     def correlation(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
         """Return ``correlate(x − reconstruct(value))``, the negative gradient of the smooth part."""
-        if self.gram is None:
-            return self.dictionary.correlate(self.x - self.dictionary.reconstruct(value))
-        return self.drive - product(value, self.gram)
+        return -self.smooth_gradient(value)
 
     def smooth_gradient(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
-        """Return ∇½‖x − z·atoms‖²."""
-        return -self.correlation(value)
+        """Return ∇½‖x − value·atoms‖²."""
+        return self.point(value).gradient
+
+    def point(self, value: Float[Array, "*code"]) -> Point:
+        """Evaluate ½‖x − value·atoms‖²: through the Gram matrix, or through the error, which is then kept."""
+        if self.gram is not None:
+            return Point(value, product(value, self.gram) - self.drive)
+        error = self.dictionary.reconstruct(value) - self.x
+        return Point(value, self.dictionary.correlate(error), error)
+
+    def point_at_zero(self) -> Point:
+        """Evaluate at the zero code, without a product."""
+        error = None if self.gram is not None else -self.x
+        return Point(jnp.zeros_like(self.drive), -self.drive, error)
+
+    def smooth_value_at(self, point: Point) -> Scalar:
+        """Return ½‖x − z·atoms‖² − ½‖x‖² = ½⟨z, ∇f − drive⟩."""
+        if point.error is not None:
+            return 0.5 * jnp.sum((point.error - self.x) * (point.error + self.x))
+        return 0.5 * jnp.sum(point.value * (point.gradient - self.drive))
+
+    def bending(self, old: Point, new: Point) -> Scalar:
+        """Return ‖d·atoms‖² for the step d between two points."""
+        if old.error is None or new.error is None:
+            return super().bending(old, new)
+        return jnp.sum((new.error - old.error) ** 2)
+
+    def residual_at(self, point: Point, movement: Scalar) -> Scalar:
+        """Estimate the residual at a point that a step of length ``movement`` led to, without a product.
+
+        The gap as a difference of energies, ½(1 − s)²‖r‖² + Σλᵢ|zᵢ| + s⟨z, ∇f⟩ in the terms of `duality_gap`:
+        right up to rounding, as long as squares stay in range. Without a gap, movement/‖z‖.
+        """
+        value, gradient, error = point
+        squared_value = jnp.sum(value**2)
+        moved = movement / jnp.sqrt(jnp.where(squared_value > 0, squared_value, 1))
+        if not is_certified(self.penalty):
+            return moved
+        l1, l2 = _strengths(self.penalty, value.dtype)
+        squared_x = jnp.sum(self.x**2)
+        squared_error = squared_x + 2 * self.smooth_value_at(point)
+        along = jnp.sum(value * gradient) if error is None else jnp.sum((error + self.x) * error)  # ⟨z, ∇f⟩
+        ridge = jnp.sum(l2 * value**2)
+        pull = -gradient - l2 * value
+        pull = pull if isinstance(self.penalty, NonNegativeL1) else jnp.abs(pull)
+        scale = 1 / jnp.maximum(jnp.max(pull / l1), 1)
+        slack = require_value("residual", self.penalty).value(value) - 0.5 * ridge + scale * (along + ridge)
+        gap = 0.5 * (1 - scale) ** 2 * jnp.maximum(squared_error + ridge, 0) + jnp.maximum(slack, 0)
+        gap = gap / (0.5 * jnp.where(squared_x > 0, squared_x, 2))
+        gap = _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
+        return jnp.where(self._has_gap(), gap, moved)
 
     def stationarity(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
         """Return the energy's gradient, from dictionary and datum themselves.
@@ -67,17 +123,23 @@ class SparseCodingProblem(AbstractCompositeProblem):
         """
         error = self.x - self.dictionary.reconstruct(value)
         correlation = self.dictionary.correlate(error)
-        step = value - self.fixed_point_from(value, -correlation)
-        movement = relative_norm(step, length(value), length(self.drive) / self.lipschitz)
-        if not isinstance(self.penalty, _CERTIFIED):
-            return movement
-        # In units of x, so that the squares of very small and very large data stay in range.
-        unit = unit_of(self.x)
-        scale = 0.5 * jnp.sum((self.x / unit) ** 2)
-        gap = _gap(self.penalty, error / unit, correlation / unit, value / unit, unit)
-        gap = gap / jnp.where(scale > 0, scale, 1)
-        gap = _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
-        return jnp.where(jnp.all(_strengths(self.penalty, value.dtype)[0] > 0), gap, movement)
+
+        def movement():
+            step = value - self.fixed_point_from(value, -correlation)
+            return relative_norm(step, length(value), length(self.drive) / self.lipschitz)
+
+        def relative_gap():
+            # In units of x, so that the squares of very small and very large data stay in range.
+            unit = unit_of(self.x)
+            scale = 0.5 * jnp.sum((self.x / unit) ** 2)
+            gap = _gap(self.penalty, error / unit, correlation / unit, value / unit, unit)
+            gap = gap / jnp.where(scale > 0, scale, 1)
+            return _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
+
+        return lax.cond(self._has_gap(), relative_gap, movement) if is_certified(self.penalty) else movement()
+
+    def _has_gap(self) -> Bool[Array, ""]:
+        return jnp.all(_strengths(self.penalty, self.drive.dtype)[0] > 0)
 
 
 def make_problem(
@@ -130,7 +192,7 @@ def _squared(dictionary: AbstractDictionary, gram: Array | None) -> Callable[[Ar
     """Return ``correlate(reconstruct(·))``, through the Gram matrix where there is one."""
     if gram is None:
         return lambda code: dictionary.correlate(dictionary.reconstruct(code))
-    return lambda code: product(code, jax.lax.stop_gradient(gram))
+    return lambda code: product(code, lax.stop_gradient(gram))
 
 
 def duality_gap(
@@ -161,13 +223,25 @@ def duality_gap(
     Reference:
         Kim, Koh, Lustig, Boyd & Gorinevsky 2007, section III, with the dual point s·r.
     """
-    if not isinstance(penalty, _CERTIFIED):
+    if not is_certified(penalty):
         names = ", ".join(kind.__name__ for kind in _CERTIFIED)
         raise ValueError(f"penalty: expected one with a duality gap ({names}), got {type(penalty).__name__}.")
     x, code = jnp.asarray(x), jnp.asarray(code)
     check_shape("code", code, dictionary.empty_code(x).shape, "a coefficient for each atom")
     error = x - dictionary.reconstruct(code)
     return _where_infeasible(penalty, code, _gap(penalty, error, dictionary.correlate(error), code), jnp.inf)
+
+
+def in_units(penalty: L1 | NonNegativeL1 | ElasticNet, unit: Scalar) -> L1 | NonNegativeL1 | ElasticNet:
+    """Return p with unit²·p(z/unit) = penalty(z), under which x/unit has the code z/unit."""
+    if isinstance(penalty, ElasticNet):
+        return eqx.tree_at(lambda p: p.l1, penalty, penalty.l1.astype(unit.dtype) / unit)
+    return eqx.tree_at(lambda p: p.strength, penalty, penalty.strength.astype(unit.dtype) / unit)
+
+
+def is_certified(penalty: AbstractPenalty) -> bool:
+    """Return whether a penalty, of positive strength, has a duality gap."""
+    return isinstance(penalty, _CERTIFIED)
 
 
 def max_strength(

@@ -9,8 +9,8 @@ import numpy as np
 from .._checks import check_at_least, check_rank
 from ..convergence import Solution
 from ..penalties import AbstractPenalty
+from ._batch import encode_batch
 from ._dictionary import AbstractDictionary
-from ._encode import encode_batch
 
 __all__ = ["encode_stream"]
 

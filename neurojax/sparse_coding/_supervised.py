@@ -9,13 +9,12 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_nonnegative, check_rank, check_real, check_size
 from .._precision import product
-from .._proximal import FISTA
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Implicit, Solution, Status
 from ..metrics import n_active
 from ..penalties import AbstractPenalty
+from ._batch import encode_batch
 from ._dictionary import Dictionary, normalize_atoms
-from ._encode import encode_batch
 
 __all__ = ["SparseClassifier", "TaskDrivenObjective", "normalize_classifier"]
 
@@ -96,10 +95,10 @@ class TaskDrivenObjective(eqx.Module):
         penalty: of the code; an elastic net with l2 > 0 keeps the gradient bounded.
         weight_penalty: of the classifier's weights, ≥ 0; for N training samples, scikit-learn's 1/(N·C).
         gradient: how derivatives pass through the inference.
-        solver: the inference's solver.
+        solver: the inference's solver; ``None``: that of `encode_batch`.
         tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum.
-        steps_per_check: solver steps between two looks at the residual.
+        steps_per_check: solver steps between two looks at the residual; ``None``: that of `encode_batch`.
 
     Metrics: over the converged samples ``cross_entropy`` (mean, nats), ``error`` (share misclassified) and
     ``n_active`` (mean number of non-zero coefficients); over all samples ``converged`` (share),
@@ -120,10 +119,10 @@ class TaskDrivenObjective(eqx.Module):
     penalty: AbstractPenalty
     weight_penalty: Float[Array, ""] = eqx.field(default=0.0, converter=partial(jnp.asarray, dtype=float))
     gradient: AbstractGradient = Implicit()
-    solver: AbstractSolver = FISTA()
+    solver: AbstractSolver | None = None
     tol: float | None = eqx.field(default=None, static=True)
     max_steps: int = eqx.field(default=1000, static=True)
-    steps_per_check: int = eqx.field(default=10, static=True)
+    steps_per_check: int | None = eqx.field(default=None, static=True)
 
     def __check_init__(self):
         check_nonnegative("weight_penalty", self.weight_penalty)

@@ -42,7 +42,7 @@ def test_float32_certifies_whitened_patches(n_atoms):
 def test_vmap_is_the_loop_and_the_batch(small, x64):
     atoms, xs = small
     dictionary = Dictionary(atoms)
-    batch = encode_batch(dictionary, xs, L1(0.1))
+    batch = encode_batch(dictionary, xs, L1(0.1), solver=FISTA())
     mapped = jax.jit(jax.vmap(lambda x: encode(dictionary, x, L1(0.1))))(xs)
     for i, x in enumerate(xs):
         alone = encode(dictionary, x, L1(0.1))

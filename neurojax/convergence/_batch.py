@@ -1,0 +1,137 @@
+"""`iterate_rows`: the convergence loop for many rows, in slots that stay full."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Int, PyTree
+
+from ._interfaces import AbstractProblem, AbstractSolver
+from ._loop import RUNNING, Progress, check_loop
+from ._slots import run_in_slots
+from ._solution import Solution, Status
+
+__all__ = ["iterate_rows"]
+
+_MARGIN = 0.95
+_N_ROUNDS = 4
+
+
+class _Work(NamedTuple):
+    data: PyTree
+    progress: Progress
+
+
+def iterate_rows(
+    solver: AbstractSolver,
+    problem: Callable[[Any], AbstractProblem],
+    data: PyTree,
+    init: PyTree,
+    *,
+    tol: ArrayLike,
+    max_steps: int,
+    steps_per_check: int,
+    n_slots: int,
+    start: Callable[[Any, Any], Any] | None = None,
+    order: Int[Array, " rows"] | None = None,
+) -> Solution:
+    """Step a solver on each row's problem until its residual is ≤ tol, ``n_slots`` rows at a time.
+
+    The rows run in the slots of `run_in_slots` until ``solver.estimate`` is below the tolerance; then the
+    residual of every value is computed itself. Rows above the tolerance go back with half the target, from
+    where they are, up to three times: so a converged row's ``residual`` is the problem's own.
+
+    Args:
+        solver: the method.
+        problem: a row of ``data`` ↦ its problem; arrays that all share belong in its closure.
+        data: a pytree with a leading axis of rows.
+        init: the first iterates, with a leading axis of rows.
+        tol: the tolerance, in the residual's units.
+        max_steps: the most steps a row may take, ≥ 1.
+        steps_per_check: steps between two looks at the estimate, ≥ 1; rounded down to a divisor of max_steps.
+        n_slots: rows at once, ≥ 1.
+        start: (problem, value) ↦ the solver's state, where the first is cheaper than ``solver.init``.
+        order: which rows come first; the longest should.
+
+    Returns:
+        A solution with a leading axis of rows. Carries no gradient; rows that need more than ``max_steps``,
+        or break, have their status.
+    """
+    residual = jax.eval_shape(lambda d, v: problem(_first(d)).residual(_first(v)), data, init)
+    check_loop(solver, residual, tol, max_steps, steps_per_check)
+    n_rows = jax.tree.leaves(init)[0].shape[0]
+    interval = _largest_divisor(max_steps, steps_per_check)
+
+    def look(problem, state, n_steps, target) -> Progress:
+        residual = solver.estimate(problem, state)
+        status = jnp.where(residual <= target, Status.converged, RUNNING)
+        status = jnp.where((status == RUNNING) & (n_steps >= max_steps), Status.max_steps_reached, status)
+        status = jnp.where(jnp.isfinite(residual), status, Status.nonfinite)
+        return Progress(state, n_steps, residual, status.astype(jnp.int32))
+
+    def one_round(carry):
+        solution, round_number = carry
+        target = tol * _MARGIN * 0.5**round_number
+
+        def begin(row) -> _Work:
+            data, value, n_steps = row
+            this = problem(data)
+            if start is None:
+                state = solver.init(this, value)
+            else:
+                state = lax.cond(round_number == 0, start, solver.init, this, value)
+            return _Work(data, look(this, state, n_steps, target))
+
+        def step(work: _Work) -> _Work:
+            this = problem(work.data)
+            state = lax.fori_loop(
+                0, interval, lambda _, s: solver.step(this, s), work.progress.state, unroll=interval == 1
+            )
+            return _Work(work.data, look(this, state, work.progress.n_steps + interval, target))
+
+        def finish(work: _Work) -> Solution:
+            state, n_steps, residual, status = work.progress
+            return Solution(solver.value(state), status, n_steps, residual)
+
+        is_open = solution.status == RUNNING
+        first = jnp.arange(n_rows) if order is None else order
+        queue = first[jnp.argsort(~is_open[first], stable=True)]
+        work = data, solution.value, solution.n_steps
+        solution = run_in_slots(
+            begin, step, lambda work: work.progress.status != RUNNING, work, n_slots=n_slots, finish=finish,
+            order=queue, n_queued=jnp.sum(is_open), results=solution,
+        )  # fmt: skip
+        return _certify(problem, data, solution, tol, max_steps, n_slots), round_number + 1
+
+    def goes_on(carry):
+        solution, round_number = carry
+        return (round_number < _N_ROUNDS) & jnp.any(solution.status == RUNNING)
+
+    counts = jnp.zeros(n_rows, jnp.int32)
+    opening = Solution(init, counts + RUNNING, counts, jnp.zeros(n_rows, residual.dtype))
+    solution, _ = lax.while_loop(goes_on, one_round, (opening, jnp.int32(0)))
+    status = jnp.where(solution.status == RUNNING, Status.max_steps_reached, solution.status)
+    return Solution(solution.value, status, solution.n_steps, solution.residual)
+
+
+def _certify(problem, data, solution: Solution, tol, max_steps: int, n_slots: int) -> Solution:
+    """Put the residual itself in place of the estimate; what is above the tolerance is running again."""
+    residual = lax.map(
+        lambda row: problem(row[0]).residual(row[1]), (data, solution.value), batch_size=n_slots
+    )
+    is_short = (solution.status == Status.converged) & (residual > tol)
+    status = jnp.where(residual <= tol, Status.converged, solution.status)
+    again = jnp.where(solution.n_steps < max_steps, RUNNING, Status.max_steps_reached)
+    status = jnp.where(is_short, again, status)
+    status = jnp.where(jnp.isfinite(residual), status, Status.nonfinite).astype(jnp.int32)
+    return Solution(solution.value, status, solution.n_steps, residual)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
+
+
+def _first(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[0], tree)

@@ -1,0 +1,141 @@
+"""Slots that stay full: many loops of different lengths, run side by side on few rows of memory."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
+
+from .._checks import check_at_least, check_rank, check_size
+from .._types import Count
+
+__all__ = ["run_in_slots"]
+
+_SHARE_TO_REFILL = 8
+
+
+class _Slots(NamedTuple):
+    state: PyTree  # of each slot
+    is_done: Bool[Array, " slots"]
+    row: Int[Array, " slots"]  # the row that a slot works on; n_rows where it has none
+    n_taken: Count  # how much of the queue has been taken
+    results: PyTree  # of each row
+
+
+def run_in_slots(
+    init: Callable[[Any], Any],
+    step: Callable[[Any], Any],
+    done: Callable[[Any], Bool[Array, ""]],
+    rows: PyTree,
+    *,
+    n_slots: int,
+    finish: Callable[[Any], Any] = lambda state: state,
+    order: Int[ArrayLike, " queue"] | None = None,
+    n_queued: ArrayLike | None = None,
+    results: PyTree = None,
+) -> PyTree:
+    """Run one loop for each row, ``n_slots`` of them at a time; a loop that ends makes room for the next.
+
+    For each row: ``state = init(row)``; while not ``done(state)``: ``state = step(state)``; its result is
+    ``finish(state)``. A ``jax.vmap`` of that ``while_loop`` takes as many steps as the slowest row, on all
+    rows; here the steps of a batch of slots come to (all rows' steps)/n_slots, and at the end those of the
+    loops that are still running. Put the rows that take longest first, where that can be guessed.
+
+    ``init``, ``step``, ``done`` and ``finish`` take one row, or one state, and are mapped over the slots;
+    arrays that all rows share belong in their closures. A slot that is done stands still (its state is held)
+    until an eighth of the slots are, then results are written and the slots filled again. The results do not
+    depend on order or slots, but for the rounding of products of another shape.
+
+    Args:
+        init: row ↦ state, arrays only.
+        step: state ↦ state. Several steps of a method at once, if ``done`` is as dear as a step.
+        done: state ↦ whether this was the last one; it must come true, by a count of steps if need be.
+        rows: a pytree with equal leading axes, of at least one row.
+        n_slots: how many rows are worked on at once, ≥ 1.
+        finish: state ↦ result.
+        order: the queue, as numbers of rows, each at most once; ``None``: as they come.
+        n_queued: only so many of the queue are run; ``None``: all.
+        results: what rows that are not run return, of the form of the results; ``None``: zeros.
+
+    Returns:
+        The results, with the leading axis of ``rows``.
+
+    Raises:
+        ValueError: at trace time, for no rows, unequal leading axes, no slots and a queue that is no list.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from neurojax.convergence import run_in_slots
+        >>> def step(state):  # Collatz
+        ...     number, n_steps = state
+        ...     return jnp.where(number % 2 == 0, number // 2, 3 * number + 1), n_steps + 1
+        >>> numbers = jnp.array([1, 6, 7, 27])
+        >>> run_in_slots(lambda n: (n, 0), step, lambda s: s[0] == 1, numbers, n_slots=2)[1].tolist()
+        [0, 8, 16, 111]
+    """
+    n_rows = _n_rows(rows)
+    check_at_least("n_slots", n_slots, 1)
+    n_slots = min(n_slots, n_rows)
+    queue = jnp.arange(n_rows) if order is None else jnp.asarray(order)
+    check_rank("order", queue, "queue")
+    n_queued = jnp.minimum(queue.shape[0] if n_queued is None else n_queued, queue.shape[0])
+    enough = max(1, n_slots // _SHARE_TO_REFILL)
+
+    def refill(slots: _Slots) -> _Slots:
+        """Write the results of the slots that are done, and hand these slots the next rows of the queue."""
+        state, is_done, row, n_taken, results = slots
+        ends = jax.vmap(finish)(state)
+        target = jnp.where(is_done, row, n_rows)  # out of range, hence dropped, for a slot still at work
+        results = jax.tree.map(lambda a, b: a.at[target].set(b, mode="drop"), results, ends)
+        place = n_taken + jnp.cumsum(is_done) - 1
+        is_new = is_done & (place < n_queued)
+        coming = queue[jnp.minimum(place, queue.shape[0] - 1)]
+        fresh = jax.vmap(init)(jax.tree.map(lambda leaf: leaf[coming], rows))
+        return _Slots(
+            jax.tree.map(partial(_where, is_new), fresh, state),
+            jnp.where(is_new, jax.vmap(done)(fresh), is_done),
+            jnp.where(is_new, coming, jnp.where(is_done, n_rows, row)),
+            n_taken + jnp.sum(is_new),
+            results,
+        )
+
+    def advance(slots: _Slots) -> _Slots:
+        state = jax.tree.map(partial(_where, slots.is_done), slots.state, jax.vmap(step)(slots.state))
+        return slots._replace(state=state, is_done=slots.is_done | jax.vmap(done)(state))
+
+    def is_busy(slots: _Slots) -> Bool[Array, ""]:
+        n_done = jnp.sum(slots.is_done)
+        return n_done < jnp.where(slots.n_taken < n_queued, enough, n_slots)
+
+    def is_unfinished(slots: _Slots) -> Bool[Array, ""]:
+        return (slots.n_taken < n_queued) | jnp.any(slots.row < n_rows)
+
+    one = jax.eval_shape(lambda tree: init(jax.tree.map(lambda leaf: leaf[0], tree)), rows)
+    if results is None:
+        results = _zeros(jax.eval_shape(finish, one), n_rows)
+    idle = jnp.full(n_slots, n_rows, queue.dtype)
+    n_taken = jnp.zeros((), queue.dtype)
+    slots = _Slots(_zeros(one, n_slots), jnp.ones(n_slots, bool), idle, n_taken, results)
+    return lax.while_loop(is_unfinished, lambda s: refill(lax.while_loop(is_busy, advance, s)), slots).results
+
+
+def _n_rows(rows: PyTree) -> int:
+    leaves = jax.tree.leaves(rows)
+    if not leaves or not jnp.ndim(leaves[0]) or not jnp.shape(leaves[0])[0]:
+        shape = jnp.shape(leaves[0]) if leaves else None
+        raise ValueError(f"rows: expected arrays with at least one row, got shape {shape}.")
+    n_rows = jnp.shape(leaves[0])[0]
+    for leaf in leaves[1:]:
+        check_size("rows", leaf, 0, n_rows, "rows as in the first leaf")
+    return n_rows
+
+
+def _where(condition: Bool[Array, " slots"], a: Array, b: Array) -> Array:
+    return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _zeros(shapes: PyTree, n: int) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.zeros((n, *leaf.shape), leaf.dtype), shapes)
