@@ -76,12 +76,12 @@ class AbstractCompositeProblem(AbstractStationaryProblem):
         """Return ⟨d, ∇f(new) − ∇f(old)⟩ for the step d between two points."""
         return jnp.sum((new.value - old.value) * (new.gradient - old.gradient))
 
-    def residual_at(self, point: "Point", movement: Scalar) -> Scalar:
+    def residual_at(self, point: "Point", penalty_value: Scalar, movement: Scalar) -> Scalar:
         """Return the residual at a point that a step of length ``movement`` led to, or what comes near it.
 
         Here: the residual itself.
         """
-        del movement
+        del penalty_value, movement
         return self.residual(point.value)
 
     def fixed_point(self, value: Code) -> Code:

@@ -24,6 +24,7 @@ class SpaRSAState(NamedTuple):
     Attributes:
         point: the iterate z, and what is known of f there.
         curvature: α, the inverse of the next step size.
+        penalty: g(z).
         movement: ‖d‖, the length of the last step.
         energies: F after the last blocks, up to the problem's constant; the newest first.
         is_careful: whether the next block takes steps of 1/L.
@@ -31,6 +32,7 @@ class SpaRSAState(NamedTuple):
 
     point: Point
     curvature: Array
+    penalty: Array
     movement: Array
     energies: Array
     is_careful: Array
@@ -78,8 +80,9 @@ class SpaRSA(AbstractSolver):
         """Start from a point where f has been evaluated already."""
         require_prox("SpaRSA", problem.penalty)
         curvature = (problem.lipschitz / 2).astype(point.value.dtype)
-        energies = jnp.full(self.memory, _energy(problem, point))
-        return SpaRSAState(point, curvature, jnp.full_like(curvature, jnp.inf), energies, jnp.zeros((), bool))
+        energy, penalty = _energy(problem, point)
+        far, energies = jnp.full_like(curvature, jnp.inf), jnp.full(self.memory, energy)
+        return SpaRSAState(point, curvature, penalty, far, energies, jnp.zeros((), bool))
 
     def step(self, problem: AbstractCompositeProblem, state: SpaRSAState) -> SpaRSAState:
         """Take a block of steps; keep it, or undo it and be careful."""
@@ -93,12 +96,13 @@ class SpaRSA(AbstractSolver):
             measured = problem.bending(point, new) / jnp.where(squared > 0, squared, 1)
             curvature = jnp.where(squared > 0, jnp.clip(measured, _LEAST * largest, largest), curvature)
             point = new
-        energy, limit = _energy(problem, point), jnp.max(state.energies)
+        (energy, penalty), limit = _energy(problem, point), jnp.max(state.energies)
         is_kept = (energy <= limit + 8 * jnp.finfo(energy.dtype).eps * jnp.abs(limit)) | state.is_careful
         keep = partial(jnp.where, is_kept)
         return SpaRSAState(
             jax.tree.map(keep, point, state.point),
             curvature,
+            keep(penalty, state.penalty),
             jnp.sqrt(squared),
             keep(jnp.concatenate([energy[None], state.energies[:-1]]), state.energies),
             ~is_kept,
@@ -110,8 +114,10 @@ class SpaRSA(AbstractSolver):
 
     def estimate(self, problem: AbstractCompositeProblem, state: SpaRSAState) -> Scalar:
         """Return the residual, from what the state carries."""
-        return problem.residual_at(state.point, state.movement)
+        return problem.residual_at(state.point, state.penalty, state.movement)
 
 
-def _energy(problem: AbstractCompositeProblem, point: Point) -> Scalar:
-    return problem.smooth_value_at(point) + require_value("SpaRSA", problem.penalty).value(point.value)
+def _energy(problem: AbstractCompositeProblem, point: Point) -> tuple[Scalar, Scalar]:
+    """Return F and g at a point."""
+    penalty = require_value("SpaRSA", problem.penalty).value(point.value)
+    return problem.smooth_value_at(point) + penalty, penalty

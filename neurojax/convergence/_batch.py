@@ -15,7 +15,7 @@ from ._solution import Solution, Status
 
 __all__ = ["iterate_rows"]
 
-_MARGIN = 0.95
+_MARGIN = 0.95  # of the tolerance, where the estimate is not the residual itself
 _N_ROUNDS = 4
 
 
@@ -62,6 +62,7 @@ def iterate_rows(
     residual = jax.eval_shape(lambda d, v: problem(_first(d)).residual(_first(v)), data, init)
     check_loop(solver, residual, tol, max_steps, steps_per_check)
     n_rows = jax.tree.leaves(init)[0].shape[0]
+    margin = 1 if type(solver).estimate is AbstractSolver.estimate else _MARGIN
     interval = _largest_divisor(max_steps, steps_per_check)
 
     def look(problem, state, n_steps, target) -> Progress:
@@ -73,7 +74,7 @@ def iterate_rows(
 
     def one_round(carry):
         solution, round_number = carry
-        target = tol * _MARGIN * 0.5**round_number
+        target = tol * margin * 0.5**round_number
 
         def begin(row) -> _Work:
             data, value, n_steps = row

@@ -22,7 +22,15 @@ class _Slots(NamedTuple):
     is_done: Bool[Array, " slots"]
     row: Int[Array, " slots"]  # the row that a slot works on; n_rows where it has none
     n_taken: Count  # how much of the queue has been taken
-    results: PyTree  # of each row
+    log: "_Log"
+
+
+class _Log(NamedTuple):
+    """Results in the order in which they came: written block by block, for a scatter goes row by row."""
+
+    results: PyTree
+    row: Int[Array, " log"]  # whose result it is; n_rows for none
+    size: Count
 
 
 def run_in_slots(
@@ -85,21 +93,19 @@ def run_in_slots(
     enough = max(1, n_slots // _SHARE_TO_REFILL)
 
     def refill(slots: _Slots) -> _Slots:
-        """Write the results of the slots that are done, and hand these slots the next rows of the queue."""
-        state, is_done, row, n_taken, results = slots
-        ends = jax.vmap(finish)(state)
-        target = jnp.where(is_done, row, n_rows)  # out of range, hence dropped, for a slot still at work
-        results = jax.tree.map(lambda a, b: a.at[target].set(b, mode="drop"), results, ends)
+        """Log the results of the slots that are done, and hand these slots the next rows of the queue."""
+        state, is_done, row, n_taken, log = slots
+        log = _append(log, jax.vmap(finish)(state), jnp.where(is_done, row, n_rows), n_rows)
         place = n_taken + jnp.cumsum(is_done) - 1
         is_new = is_done & (place < n_queued)
         coming = queue[jnp.minimum(place, queue.shape[0] - 1)]
-        fresh = jax.vmap(init)(jax.tree.map(lambda leaf: leaf[coming], rows))
+        fresh = jax.vmap(init)(_take(rows, coming))
         return _Slots(
             jax.tree.map(partial(_where, is_new), fresh, state),
             jnp.where(is_new, jax.vmap(done)(fresh), is_done),
             jnp.where(is_new, coming, jnp.where(is_done, n_rows, row)),
             n_taken + jnp.sum(is_new),
-            results,
+            log,
         )
 
     def advance(slots: _Slots) -> _Slots:
@@ -113,13 +119,38 @@ def run_in_slots(
     def is_unfinished(slots: _Slots) -> Bool[Array, ""]:
         return (slots.n_taken < n_queued) | jnp.any(slots.row < n_rows)
 
-    one = jax.eval_shape(lambda tree: init(jax.tree.map(lambda leaf: leaf[0], tree)), rows)
-    if results is None:
-        results = _zeros(jax.eval_shape(finish, one), n_rows)
+    one = jax.eval_shape(lambda tree: init(_take(tree, 0)), rows)
     idle = jnp.full(n_slots, n_rows, queue.dtype)
-    n_taken = jnp.zeros((), queue.dtype)
-    slots = _Slots(_zeros(one, n_slots), jnp.ones(n_slots, bool), idle, n_taken, results)
-    return lax.while_loop(is_unfinished, lambda s: refill(lax.while_loop(is_busy, advance, s)), slots).results
+    zero = jnp.zeros((), queue.dtype)
+    blank = _zeros(jax.eval_shape(finish, one), n_rows + n_slots)
+    log = _Log(blank, jnp.full(n_rows + n_slots, n_rows, queue.dtype), zero)
+    slots = _Slots(_zeros(one, n_slots), jnp.ones(n_slots, bool), idle, zero, log)
+    slots = lax.while_loop(is_unfinished, lambda s: refill(lax.while_loop(is_busy, advance, s)), slots)
+    return _sort(slots.log, n_rows, results)
+
+
+def _append(log: _Log, results: PyTree, row: Int[Array, " slots"], n_rows: int) -> _Log:
+    """Write a block of slots at the end of the log, those with a row first: the next covers the rest."""
+    order = jnp.argsort(row >= n_rows, stable=True)
+    size = log.size + jnp.sum(row < n_rows).astype(log.size.dtype)
+
+    def write(kept, new):
+        return lax.dynamic_update_slice_in_dim(kept, new[order], log.size, 0)
+
+    return _Log(jax.tree.map(write, log.results, results), write(log.row, row), size)
+
+
+def _sort(log: _Log, n_rows: int, rest: PyTree) -> PyTree:
+    """Return the logged results row by row, and the ``rest``, or zeros, where there are none."""
+    place = jnp.full(n_rows, -1).at[log.row].set(jnp.arange(log.row.shape[0]), mode="drop")
+    was_run = place >= 0
+
+    def pick(logged, other):
+        return _where(was_run, logged[place], other)
+
+    if rest is None:
+        return jax.tree.map(lambda logged: pick(logged, jnp.zeros((), logged.dtype)), log.results)
+    return jax.tree.map(pick, log.results, rest)
 
 
 def _n_rows(rows: PyTree) -> int:
@@ -135,6 +166,10 @@ def _n_rows(rows: PyTree) -> int:
 
 def _where(condition: Bool[Array, " slots"], a: Array, b: Array) -> Array:
     return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _take(rows: PyTree, index) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
 def _zeros(shapes: PyTree, n: int) -> PyTree:

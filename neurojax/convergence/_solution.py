@@ -22,11 +22,14 @@ class Status(IntEnum):
         converged: the residual fell to the tolerance.
         max_steps_reached: the steps ran out first; the value is the last iterate.
         nonfinite: the residual became NaN or infinite; the value is as the solver left it, never mended.
+        truncated: the value has more non-zero coefficients than were asked for; the largest are kept. The
+            residual and the steps are those of the whole.
     """
 
     converged = 0
     max_steps_reached = 1
     nonfinite = 2
+    truncated = 3
 
 
 class Solution(eqx.Module, Generic[Value]):

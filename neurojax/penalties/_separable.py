@@ -8,7 +8,14 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from neurojax._types import Scalar
 from neurojax.penalties._abstract import AbstractProximalPenalty, AbstractValuedPenalty
-from neurojax.penalties._strengths import as_code, magnitude, nonnegative, positive, step_times
+from neurojax.penalties._strengths import (
+    as_code,
+    magnitude,
+    nonnegative,
+    positive,
+    step_times,
+    weighted_sum,
+)
 from neurojax.penalties._thresholds import (
     cauchy_threshold,
     hard_threshold,
@@ -54,7 +61,7 @@ class L1(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ strength·|codeᵢ|."""
         code, strength = as_code(code, self.strength)
-        return jnp.sum(strength * magnitude(code))
+        return weighted_sum(strength, magnitude(code))
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_u ½‖u − v‖² + step_size·Σ strength·|uᵢ|: soft thresholding."""
@@ -96,7 +103,8 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ strength·codeᵢ, or +∞ if a coefficient is negative."""
         code, strength = as_code(code, self.strength)
-        return jnp.sum(jnp.where(code < 0, jnp.inf, strength * magnitude(code)))
+        allowed = weighted_sum(strength, jnp.where(code < 0, 0, magnitude(code)))
+        return allowed + jnp.sum(jnp.where(code < 0, jnp.inf, 0).astype(code.dtype))
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
@@ -134,7 +142,7 @@ class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ l1·|codeᵢ| + ½·Σ l2·codeᵢ²."""
         code, l1, l2 = as_code(code, self.l1, self.l2)
-        return jnp.sum(l1 * magnitude(code) + l2 * code**2 / 2)
+        return weighted_sum(l1, magnitude(code)) + weighted_sum(l2, code**2) / 2
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return soft(v, step_size·l1)/(1 + step_size·l2)."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from neurojax._checks import check_nonnegative, check_positive, check_real
 
-__all__ = ["as_code", "magnitude", "nonnegative", "positive", "step_times"]
+__all__ = ["as_code", "magnitude", "nonnegative", "positive", "step_times", "weighted_sum"]
 
 Parameter: TypeAlias = Real[ArrayLike, "..."]
 
@@ -42,6 +42,13 @@ def _as_floating(value):
 def magnitude(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return |x|, with derivative 0 at 0."""
     return x * jnp.sign(x)
+
+
+def weighted_sum(strength: Float[Array, "..."], terms: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """Return Σ strength·termᵢ, where infinity times zero is zero: such a strength forbids all else."""
+    if jnp.ndim(strength) == 0:
+        terms = jnp.sum(terms)
+    return jnp.sum(jnp.where(terms == 0, 0, strength * terms))
 
 
 def as_code(code: ArrayLike, *parameters: Array) -> tuple[Array, ...]:

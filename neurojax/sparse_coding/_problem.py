@@ -16,7 +16,6 @@ from .._proximal import (
     largest_eigenvalue,
     length,
     relative_norm,
-    require_value,
     unit_of,
 )
 from .._trees import bounded, constant
@@ -80,39 +79,6 @@ class SparseCodingProblem(AbstractCompositeProblem):
             return super().bending(old, new)
         return jnp.sum((new.error - old.error) ** 2)
 
-    def residual_at(self, point: Point, movement: Scalar) -> Scalar:
-        """Estimate the residual at a point that a step of length ``movement`` led to, without a product.
-
-        The gap as a difference of energies, ½(1 − s)²‖r‖² + Σλᵢ|zᵢ| + s⟨z, ∇f⟩ in the terms of `duality_gap`:
-        right up to rounding, as long as squares stay in range. Without a gap, movement/‖z‖.
-        """
-        value, gradient, error = point
-        squared_value = jnp.sum(value**2)
-        moved = movement / jnp.sqrt(jnp.where(squared_value > 0, squared_value, 1))
-        if not is_certified(self.penalty):
-            return moved
-        l1, l2 = _strengths(self.penalty, value.dtype)
-        squared_x = jnp.sum(self.x**2)
-        squared_error = squared_x + 2 * self.smooth_value_at(point)
-        along = jnp.sum(value * gradient) if error is None else jnp.sum((error + self.x) * error)  # ⟨z, ∇f⟩
-        ridge = jnp.sum(l2 * value**2)
-        pull = -gradient - l2 * value
-        pull = pull if isinstance(self.penalty, NonNegativeL1) else jnp.abs(pull)
-        scale = 1 / jnp.maximum(jnp.max(pull / l1), 1)
-        slack = require_value("residual", self.penalty).value(value) - 0.5 * ridge + scale * (along + ridge)
-        gap = 0.5 * (1 - scale) ** 2 * jnp.maximum(squared_error + ridge, 0) + jnp.maximum(slack, 0)
-        gap = gap / (0.5 * jnp.where(squared_x > 0, squared_x, 2))
-        gap = _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
-        return jnp.where(self._has_gap(), gap, moved)
-
-    def stationarity(self, value: Float[Array, "*code"]) -> Float[Array, "*code"]:
-        """Return the energy's gradient, from dictionary and datum themselves.
-
-        So a derivative never passes through ``drive`` and ``gram``: it would cost atoms² numbers.
-        """
-        error = self.x - self.dictionary.reconstruct(value)
-        return self.penalty.gradient(value) - self.dictionary.correlate(error)
-
     def residual(self, value: Float[Array, "*code"]) -> Scalar:
         """Return the stopping measure.
 
@@ -137,6 +103,32 @@ class SparseCodingProblem(AbstractCompositeProblem):
             return _where_infeasible(self.penalty, value, gap, jnp.finfo(gap.dtype).max)
 
         return lax.cond(self._has_gap(), relative_gap, movement) if is_certified(self.penalty) else movement()
+
+    def residual_at(self, point: Point, penalty_value: Scalar, movement: Scalar) -> Scalar:
+        """Estimate the residual without a product, at a point that a step of length ``movement`` led to.
+
+        The gap as a difference of energies, ½(1 − s)²‖r‖² + Σλᵢ|zᵢ| + s⟨z, ∇f⟩ in the terms of `duality_gap`:
+        right up to rounding, as long as squares stay in range. Without a gap, movement/‖z‖.
+        """
+        if not is_certified(self.penalty):
+            return _ratio(movement, jnp.sqrt(jnp.sum(point.value**2)))
+        value, pull, error = point.value, -point.gradient, point.error
+        along = (
+            jnp.sum(value * point.gradient) if error is None else jnp.sum((error + self.x) * error)
+        )  # ⟨z, ∇f⟩
+        squared_x = jnp.sum(self.x**2)
+        squared_error = squared_x + 2 * self.smooth_value_at(point)
+        absolute = penalty_value
+        if isinstance(self.penalty, ElasticNet):
+            pull = pull - self.penalty.l2 * value
+            ridge = jnp.sum(self.penalty.l2 * value**2)
+            squared_error, along, absolute = squared_error + ridge, along + ridge, absolute - ridge / 2
+        l1 = _strengths(self.penalty, value.dtype)[0]
+        scale = 1 / jnp.maximum(_largest_share(self.penalty, pull, l1), 1)
+        slack = jnp.maximum(absolute + scale * along, 0)
+        gap = 0.5 * (1 - scale) ** 2 * jnp.maximum(squared_error, 0) + slack
+        gap = jnp.where(jnp.isfinite(absolute), _ratio(gap, 0.5 * squared_x), jnp.finfo(gap.dtype).max)
+        return jnp.where(self._has_gap(), gap, _ratio(movement, jnp.sqrt(jnp.sum(value**2))))
 
     def _has_gap(self) -> Bool[Array, ""]:
         return jnp.all(_strengths(self.penalty, self.drive.dtype)[0] > 0)
@@ -264,6 +256,16 @@ def _strengths(penalty, dtype) -> tuple[Array, Array]:
     if isinstance(penalty, ElasticNet):
         return penalty.l1.astype(dtype), penalty.l2.astype(dtype)
     return penalty.strength.astype(dtype), jnp.zeros((), dtype)
+
+
+def _largest_share(penalty, pull: Array, l1: Array) -> Scalar:
+    """Return max pullᵢ/λᵢ, of its magnitude where the penalty is symmetric."""
+    pull = pull if isinstance(penalty, NonNegativeL1) else jnp.abs(pull)
+    return jnp.max(pull) / l1 if jnp.ndim(l1) == 0 else jnp.max(pull / l1)
+
+
+def _ratio(numerator: Scalar, denominator: Scalar) -> Scalar:
+    return numerator / jnp.where(denominator > 0, denominator, 1)
 
 
 def _where_infeasible(penalty, code: Array, gap: Array, replacement) -> Array:
