@@ -51,16 +51,17 @@ class Penalty:
 class Inference:
     """How codes are found."""
 
-    solver: Literal["fista", "ista", "lca", "coordinate-descent", "gradient"] = "fista"
-    """The solver; smooth penalties without a closed proximal operator need gradient."""
+    solver: Literal["sparsa", "fista", "ista", "lca", "coordinate-descent", "gradient"] | None = None
+    """The solver; by default sparsa for penalties with a duality gap, else fista. Smooth penalties without
+    a closed proximal operator need gradient."""
     tol: float = 1e-3
     """Tolerance while learning: relative duality gap (L1 kinds), else relative movement."""
     final_tol: float = 1e-5
     """Tolerance for the codes that are reported."""
     max_inference_steps: int = 1000
     """Most solver steps a patch."""
-    steps_per_check: int = 5
-    """Solver steps between two looks at the tolerance."""
+    steps_per_check: int | None = None
+    """Solver steps between two looks at the tolerance; by default 1 for sparsa, else 10."""
     inference_step_size: float | None = None
     """Step size of ista, fista and gradient; by default 1/L (gradient: 0.05)."""
     backtracking: bool = False
@@ -155,9 +156,13 @@ def make_penalty(settings: Penalty) -> penalties.AbstractPenalty:
             return penalties.GroupL2(strength, settings.group_size)
 
 
-def make_solver(settings: Inference) -> AbstractSolver:
-    """Return the solver."""
+def make_solver(settings: Inference) -> AbstractSolver | None:
+    """Return the solver; ``None`` is the choice of `sparse_coding.encode_batch`."""
     match settings.solver:
+        case None:
+            return None
+        case "sparsa":
+            return sparse_coding.SpaRSA()
         case "fista":
             return sparse_coding.FISTA(settings.inference_step_size, settings.backtracking)
         case "ista":
