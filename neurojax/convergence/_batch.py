@@ -1,6 +1,7 @@
 """`iterate_rows`: the convergence loop for many rows, in slots that stay full."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import RUNNING, Progress, check_loop
-from ._slots import run_in_slots
+from ._slots import count_rows, run_in_slots
 from ._solution import Solution, Status
 
 __all__ = ["iterate_rows"]
@@ -20,8 +21,51 @@ _N_ROUNDS = 4
 
 
 class _Work(NamedTuple):
+    """What a slot holds: a row's data, and how far its solver has come."""
+
     data: PyTree
     progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """One pass over the rows that are open: what `run_in_slots` is to do with each."""
+
+    solver: AbstractSolver
+    problem: Callable[[Any], AbstractProblem]
+    start: Callable[[Any, Any], Any]
+    interval: int
+    max_steps: int
+    target: Array
+
+    def begin(self, row) -> _Work:
+        data, value, n_steps = row
+        problem = self.problem(data)
+        return _Work(data, self.look(problem, self.start(problem, value), n_steps))
+
+    def step(self, work: _Work) -> _Work:
+        problem = self.problem(work.data)
+        state = work.progress.state
+        if self.interval == 1:  # a loop would copy its carry
+            state = self.solver.step(problem, state)
+        else:
+            state = lax.fori_loop(0, self.interval, lambda _, s: self.solver.step(problem, s), state)
+        return _Work(work.data, self.look(problem, state, work.progress.n_steps + self.interval))
+
+    def look(self, problem, state, n_steps) -> Progress:
+        residual = self.solver.estimate(problem, state)
+        status = jnp.where(residual <= self.target, Status.converged, RUNNING)
+        is_spent = (status == RUNNING) & (n_steps >= self.max_steps)
+        status = jnp.where(is_spent, Status.max_steps_reached, status)
+        status = jnp.where(jnp.isfinite(residual), status, Status.nonfinite)
+        return Progress(state, n_steps, residual, status.astype(jnp.int32))
+
+    def done(self, work: _Work) -> Array:
+        return work.progress.status != RUNNING
+
+    def finish(self, work: _Work) -> Solution:
+        state, n_steps, residual, status = work.progress
+        return Solution(self.solver.value(state), status, n_steps, residual)
 
 
 def iterate_rows(
@@ -59,50 +103,22 @@ def iterate_rows(
         A solution with a leading axis of rows. Carries no gradient; rows that need more than ``max_steps``,
         or break, have their status.
     """
+    n_rows = count_rows("init", init)
     residual = jax.eval_shape(lambda d, v: problem(_first(d)).residual(_first(v)), data, init)
     check_loop(solver, residual, tol, max_steps, steps_per_check)
-    n_rows = jax.tree.leaves(init)[0].shape[0]
     margin = 1 if type(solver).estimate is AbstractSolver.estimate else _MARGIN
     interval = _largest_divisor(max_steps, steps_per_check)
-
-    def look(problem, state, n_steps, target) -> Progress:
-        residual = solver.estimate(problem, state)
-        status = jnp.where(residual <= target, Status.converged, RUNNING)
-        status = jnp.where((status == RUNNING) & (n_steps >= max_steps), Status.max_steps_reached, status)
-        status = jnp.where(jnp.isfinite(residual), status, Status.nonfinite)
-        return Progress(state, n_steps, residual, status.astype(jnp.int32))
 
     def one_round(carry):
         solution, round_number = carry
         target = tol * margin * 0.5**round_number
-
-        def begin(row) -> _Work:
-            data, value, n_steps = row
-            this = problem(data)
-            if start is None:
-                state = solver.init(this, value)
-            else:
-                state = lax.cond(round_number == 0, start, solver.init, this, value)
-            return _Work(data, look(this, state, n_steps, target))
-
-        def step(work: _Work) -> _Work:
-            this = problem(work.data)
-            state = lax.fori_loop(
-                0, interval, lambda _, s: solver.step(this, s), work.progress.state, unroll=interval == 1
-            )
-            return _Work(work.data, look(this, state, work.progress.n_steps + interval, target))
-
-        def finish(work: _Work) -> Solution:
-            state, n_steps, residual, status = work.progress
-            return Solution(solver.value(state), status, n_steps, residual)
-
+        this = _Round(solver, problem, _begin(solver, start, round_number), interval, max_steps, target)
         is_open = solution.status == RUNNING
         first = jnp.arange(n_rows) if order is None else order
         queue = first[jnp.argsort(~is_open[first], stable=True)]
-        work = data, solution.value, solution.n_steps
         solution = run_in_slots(
-            begin, step, lambda work: work.progress.status != RUNNING, work, n_slots=n_slots, finish=finish,
-            order=queue, n_queued=jnp.sum(is_open), results=solution,
+            this.begin, this.step, this.done, (data, solution.value, solution.n_steps), n_slots=n_slots,
+            finish=this.finish, order=queue, n_queued=jnp.sum(is_open), results=solution,
         )  # fmt: skip
         return _certify(problem, data, solution, tol, max_steps, n_slots), round_number + 1
 
@@ -115,6 +131,18 @@ def iterate_rows(
     solution, _ = lax.while_loop(goes_on, one_round, (opening, jnp.int32(0)))
     status = jnp.where(solution.status == RUNNING, Status.max_steps_reached, solution.status)
     return Solution(solution.value, status, solution.n_steps, solution.residual)
+
+
+def _begin(solver: AbstractSolver, start, round_number) -> Callable[[Any, Any], Any]:
+    """Return how a row begins: the first round may have a start of its own."""
+    if start is None:
+        return solver.init
+
+    def begin(problem, value):
+        later = lambda *row: solver.init(*row)  # noqa: E731  (a bound method would be hashed, with its arrays)
+        return lax.cond(round_number == 0, lambda *row: start(*row), later, problem, value)
+
+    return begin
 
 
 def _certify(problem, data, solution: Solution, tol, max_steps: int, n_slots: int) -> Solution:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Int, Integer, PyTree
 
 from .._checks import check_at_least, check_rank, check_size
 from .._types import Count
 
-__all__ = ["run_in_slots"]
+__all__ = ["count_rows", "run_in_slots"]
 
 _SHARE_TO_REFILL = 8
 
@@ -41,7 +41,7 @@ def run_in_slots(
     *,
     n_slots: int,
     finish: Callable[[Any], Any] = lambda state: state,
-    order: Int[ArrayLike, " queue"] | None = None,
+    order: Integer[ArrayLike, " queue"] | None = None,
     n_queued: ArrayLike | None = None,
     results: PyTree = None,
 ) -> PyTree:
@@ -84,11 +84,10 @@ def run_in_slots(
         >>> run_in_slots(lambda n: (n, 0), step, lambda s: s[0] == 1, numbers, n_slots=2)[1].tolist()
         [0, 8, 16, 111]
     """
-    n_rows = _n_rows(rows)
+    n_rows = count_rows("rows", rows)
     check_at_least("n_slots", n_slots, 1)
     n_slots = min(n_slots, n_rows)
-    queue = jnp.arange(n_rows) if order is None else jnp.asarray(order)
-    check_rank("order", queue, "queue")
+    queue = _as_queue(order, n_rows)
     n_queued = jnp.minimum(queue.shape[0] if n_queued is None else n_queued, queue.shape[0])
     enough = max(1, n_slots // _SHARE_TO_REFILL)
 
@@ -96,7 +95,7 @@ def run_in_slots(
         """Log the results of the slots that are done, and hand these slots the next rows of the queue."""
         state, is_done, row, n_taken, log = slots
         log = _append(log, jax.vmap(finish)(state), jnp.where(is_done, row, n_rows), n_rows)
-        place = n_taken + jnp.cumsum(is_done) - 1
+        place = n_taken + jnp.cumsum(is_done, dtype=n_taken.dtype) - 1
         is_new = is_done & (place < n_queued)
         coming = queue[jnp.minimum(place, queue.shape[0] - 1)]
         fresh = jax.vmap(init)(_take(rows, coming))
@@ -104,7 +103,7 @@ def run_in_slots(
             jax.tree.map(partial(_where, is_new), fresh, state),
             jnp.where(is_new, jax.vmap(done)(fresh), is_done),
             jnp.where(is_new, coming, jnp.where(is_done, n_rows, row)),
-            n_taken + jnp.sum(is_new),
+            n_taken + jnp.sum(is_new, dtype=n_taken.dtype),
             log,
         )
 
@@ -125,14 +124,25 @@ def run_in_slots(
     blank = _zeros(jax.eval_shape(finish, one), n_rows + n_slots)
     log = _Log(blank, jnp.full(n_rows + n_slots, n_rows, queue.dtype), zero)
     slots = _Slots(_zeros(one, n_slots), jnp.ones(n_slots, bool), idle, zero, log)
+    if not queue.shape[0]:
+        return _sort(log, n_rows, results)
     slots = lax.while_loop(is_unfinished, lambda s: refill(lax.while_loop(is_busy, advance, s)), slots)
     return _sort(slots.log, n_rows, results)
+
+
+def _as_queue(order, n_rows: int) -> Int[Array, " queue"]:
+    if order is None:
+        return jnp.arange(n_rows, dtype=jnp.int32)
+    check_rank("order", order, "queue")
+    if not jnp.issubdtype(jnp.result_type(order), jnp.integer):
+        raise ValueError(f"order: expected whole numbers, got dtype {jnp.result_type(order)}.")
+    return jnp.asarray(order).astype(jnp.int32)
 
 
 def _append(log: _Log, results: PyTree, row: Int[Array, " slots"], n_rows: int) -> _Log:
     """Write a block of slots at the end of the log, those with a row first: the next covers the rest."""
     order = jnp.argsort(row >= n_rows, stable=True)
-    size = log.size + jnp.sum(row < n_rows).astype(log.size.dtype)
+    size = log.size + jnp.sum(row < n_rows, dtype=log.size.dtype)
 
     def write(kept, new):
         return lax.dynamic_update_slice_in_dim(kept, new[order], log.size, 0)
@@ -153,15 +163,16 @@ def _sort(log: _Log, n_rows: int, rest: PyTree) -> PyTree:
     return jax.tree.map(pick, log.results, rest)
 
 
-def _n_rows(rows: PyTree) -> int:
+def count_rows(name: str, rows: PyTree) -> int:
+    """Return the common leading size of the leaves of ``rows``, at least 1, or raise ``ValueError``."""
     leaves = jax.tree.leaves(rows)
-    if not leaves or not jnp.ndim(leaves[0]) or not jnp.shape(leaves[0])[0]:
-        shape = jnp.shape(leaves[0]) if leaves else None
-        raise ValueError(f"rows: expected arrays with at least one row, got shape {shape}.")
-    n_rows = jnp.shape(leaves[0])[0]
-    for leaf in leaves[1:]:
-        check_size("rows", leaf, 0, n_rows, "rows as in the first leaf")
-    return n_rows
+    if not leaves:
+        raise ValueError(f"{name}: expected arrays with at least one row, got no arrays.")
+    for leaf in leaves:
+        if not jnp.shape(leaf) or not jnp.shape(leaf)[0]:
+            raise ValueError(f"{name}: expected arrays with at least one row, got shape {jnp.shape(leaf)}.")
+        check_size(name, leaf, 0, jnp.shape(leaves[0])[0], "rows as in the first leaf")
+    return jnp.shape(leaves[0])[0]
 
 
 def _where(condition: Bool[Array, " slots"], a: Array, b: Array) -> Array:
