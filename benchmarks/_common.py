@@ -7,15 +7,17 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
 
 from neurojax import data, training
+from neurojax.convergence import run_in_slots
 from neurojax.penalties import L1
 from neurojax.sparse_coding import Dictionary, DictionaryUpkeep, SparseCodingObjective, random_dictionary
 
@@ -49,18 +51,20 @@ def split_rows(images: np.ndarray, n_held_out: int = 64) -> tuple[np.ndarray, np
     return images[:, :-n_held_out], images[:, -n_held_out:]
 
 
-def patches(images: np.ndarray, n_patches: int, seed: int) -> np.ndarray:
+def patches(images: np.ndarray, n_patches: int, seed: int, patch_size: int = PATCH_SIZE) -> np.ndarray:
     """Draw mean-free patches, float32."""
-    sampler = data.PatchSampler(images.astype(np.float32), PATCH_SIZE, n_patches)
+    sampler = data.PatchSampler(images.astype(np.float32), patch_size, n_patches)
     return np.asarray(sampler(jax.random.key(seed)))
 
 
-def learned_dictionary(images: np.ndarray, n_atoms: int, n_steps: int = 400, seed: int = 0) -> Dictionary:
+def learned_dictionary(
+    images: np.ndarray, n_atoms: int, n_steps: int = 400, seed: int = 0, patch_size: int = PATCH_SIZE
+) -> Dictionary:
     """Learn unit-length atoms by Adam on codes of relative gap 1e-2."""
     return training.fit(
-        random_dictionary(jax.random.key(seed), n_atoms, PATCH_SIZE**2),
+        random_dictionary(jax.random.key(seed), n_atoms, patch_size**2),
         SparseCodingObjective(L1(STRENGTH), tol=1e-2),
-        data.PatchSampler(images.astype(np.float32), PATCH_SIZE, 250),
+        data.PatchSampler(images.astype(np.float32), patch_size, 250),
         optimizer=optax.adam(0.01),
         n_steps=n_steps,
         key=jax.random.key(seed + 1),
@@ -89,6 +93,40 @@ def interleaved_medians(contenders: Mapping[str, Callable[[], object]], repeats:
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def longest_first(dictionary: Dictionary, xs: np.ndarray) -> np.ndarray:
+    """Return rows in the order in which `encode_batch` takes them: by Σ|prox(x @ atomsᵀ)|."""
+    excess = np.maximum(np.abs(np.asarray(xs) @ np.asarray(dictionary.atoms).T) - STRENGTH, 0)
+    return np.argsort(-excess.sum(axis=1), kind="stable")
+
+
+def steps_in_slots(counts: np.ndarray, n_slots: int, order: np.ndarray) -> int:
+    """Return how often the slots step if row i takes ``counts[i]`` steps: a clock ticks once a step."""
+    n_ticks = 0
+
+    def tick(count):
+        nonlocal n_ticks
+        n_ticks += 1
+        return count + 1
+
+    def step(state):
+        taken, needed = state
+        like = jax.ShapeDtypeStruct((), jnp.int32)
+        return jax.pure_callback(tick, like, taken, vmap_method="broadcast_all"), needed
+
+    taken = run_in_slots(
+        lambda count: (jnp.int32(0), count), step, lambda state: state[0] >= state[1],
+        jnp.asarray(counts, jnp.int32), n_slots=n_slots, order=order, finish=lambda state: state[0],
+    )  # fmt: skip
+    if not np.array_equal(np.asarray(taken), counts):
+        raise SystemExit("The slots took other numbers of steps than the rows need.")
+    return n_ticks
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the exponent of the power law fitted to (x, y): the slope in log–log axes, by least squares."""
+    return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
 
 
 def machine() -> dict[str, str]:

@@ -65,7 +65,7 @@ class AbstractCompositeProblem(AbstractStationaryProblem):
         return Point(value, self.smooth_gradient(value))
 
     def smooth_value_at(self, point: "Point") -> Scalar:
-        """Return f at a point, up to a constant.
+        """Return f at a point, less f(0).
 
         Raises:
             ValueError: here, for a problem that has not said how.

@@ -80,6 +80,7 @@ def iterate_rows(
     n_slots: int,
     start: Callable[[Any, Any], Any] | None = None,
     order: Int[Array, " rows"] | None = None,
+    solution: Solution | None = None,
 ) -> Solution:
     """Step a solver on each row's problem until its residual is ≤ tol, ``n_slots`` rows at a time.
 
@@ -98,6 +99,8 @@ def iterate_rows(
         n_slots: rows at once, ≥ 1.
         start: (problem, value) ↦ the solver's state, where the first is cheaper than ``solver.init``.
         order: which rows come first; the longest should.
+        solution: what another solver has come to: only its rows that ran out of steps are worked on, from
+            their values (``init`` is not looked at), and their steps are counted on.
 
     Returns:
         A solution with a leading axis of rows. Carries no gradient; rows that need more than ``max_steps``,
@@ -126,9 +129,14 @@ def iterate_rows(
         solution, round_number = carry
         return (round_number < _N_ROUNDS) & jnp.any(solution.status == RUNNING)
 
-    counts = jnp.zeros(n_rows, jnp.int32)
-    opening = Solution(init, counts + RUNNING, counts, jnp.zeros(n_rows, residual.dtype))
-    solution, _ = lax.while_loop(goes_on, one_round, (opening, jnp.int32(0)))
+    if solution is None:
+        counts = jnp.zeros(n_rows, jnp.int32)
+        solution = Solution(init, counts + RUNNING, counts, jnp.zeros(n_rows, residual.dtype))
+    else:
+        is_open = (solution.status == Status.max_steps_reached) & (solution.n_steps < max_steps)
+        status = jnp.where(is_open, RUNNING, solution.status)
+        solution = Solution(solution.value, status, solution.n_steps, solution.residual)
+    solution, _ = lax.while_loop(goes_on, one_round, (solution, jnp.int32(0)))
     status = jnp.where(solution.status == RUNNING, Status.max_steps_reached, solution.status)
     return Solution(solution.value, status, solution.n_steps, solution.residual)
 

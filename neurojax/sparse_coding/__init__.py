@@ -30,8 +30,16 @@ from ._learned import (
     analytic_weights,
 )
 from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
+from ._online import (
+    BlockCoordinateUpdate,
+    DictionaryStatistics,
+    OnlineDictionaryObjective,
+    fit_dictionary_online,
+    update_atoms,
+)
 from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
 from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
+from ._sparse_codes import SparseCodes, sparse_codes
 from ._stream import encode_stream
 from ._supervised import SparseClassifier, TaskDrivenObjective, normalize_classifier
 
@@ -44,16 +52,20 @@ __all__ = [
     "AbstractDictionary",
     "AmortizedInferenceObjective",
     "AtomUsage",
+    "BlockCoordinateUpdate",
     "CodeRegressionObjective",
     "CodedData",
     "CoordinateDescent",
     "Dictionary",
+    "DictionaryStatistics",
     "DictionaryUpkeep",
     "Gradient",
     "LCAState",
+    "OnlineDictionaryObjective",
     "SpaRSA",
     "SpaRSAState",
     "SparseClassifier",
+    "SparseCodes",
     "SparseCodingLayer",
     "SparseCodingObjective",
     "SparseCodingProblem",
@@ -66,6 +78,7 @@ __all__ = [
     "encode_path",
     "encode_stream",
     "energy",
+    "fit_dictionary_online",
     "make_problem",
     "matching_pursuit",
     "max_strength",
@@ -75,4 +88,6 @@ __all__ = [
     "random_dictionary",
     "reconstruct",
     "rmsprop_inference",
+    "sparse_codes",
+    "update_atoms",
 ]

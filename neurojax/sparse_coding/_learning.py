@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_at_least
+from .._rows import unit_rows
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractSolver, Solution, Status
 from ..metrics import explained_variance, n_active
@@ -29,6 +30,22 @@ class AtomUsage(NamedTuple):
     def init(cls, dictionary: Dictionary) -> "AtomUsage":
         """Start with every atom counted as just used."""
         return cls(jnp.zeros(dictionary.n_atoms, jnp.int32))
+
+
+class CodedBatch(NamedTuple):
+    """A batch and its codes, rows of zeros where a sample did not converge."""
+
+    data: Float[Array, "batch features"]
+    codes: Float[Array, "batch atoms"]
+    is_converged: Bool[Array, " batch"]
+    solution: Solution
+
+    @classmethod
+    def of(cls, batch: Float[Array, "batch features"], solution: Solution) -> "CodedBatch":
+        """Blank what did not converge."""
+        is_converged = solution.status == Status.converged
+        data, codes = (jnp.where(is_converged[:, None], rows, 0) for rows in (batch, solution.value))
+        return cls(data, codes, is_converged, solution)
 
 
 class SparseCodingObjective(eqx.Module):
@@ -82,15 +99,21 @@ class SparseCodingObjective(eqx.Module):
     ) -> tuple[Scalar, tuple[AtomUsage | None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         del key  # inference is deterministic
-        solution = self.infer(model, batch)
-        is_converged = solution.status == Status.converged
-        codes = jnp.where(is_converged[:, None], solution.value, 0)
-        data = jnp.where(is_converged[:, None], batch, 0)
-        total = 0.5 * jnp.sum((data - model.reconstruct(codes)) ** 2)
+        loss, metrics, coded = self.judge(model, batch)
+        if state is not None:
+            state = AtomUsage(count_unused(state.n_unused_steps, coded.solution.value))
+        return loss, (state, metrics)
+
+    def judge(
+        self, model: Dictionary, batch: Float[Array, "batch features"]
+    ) -> tuple[Scalar, dict[str, Array], CodedBatch]:
+        """Return the loss of a batch, the metrics, and the codes that both are of."""
+        coded = CodedBatch.of(batch, self.infer(model, batch))
+        total = 0.5 * jnp.sum((coded.data - model.reconstruct(coded.codes)) ** 2)
         if isinstance(self.penalty, AbstractValuedPenalty):
-            total = total + jnp.sum(jnp.where(is_converged, jax.vmap(self.penalty.value)(codes), 0))
-        loss = total / jnp.maximum(jnp.sum(is_converged), 1)
-        return loss, (_count(state, solution.value), _metrics(model, data, codes, solution, is_converged))
+            values = jax.vmap(self.penalty.value)(coded.codes)
+            total = total + jnp.sum(jnp.where(coded.is_converged, values, 0))
+        return total / jnp.maximum(jnp.sum(coded.is_converged), 1), _metrics(model, coded), coded
 
 
 class DictionaryUpkeep(eqx.Module):
@@ -140,21 +163,36 @@ class DictionaryUpkeep(eqx.Module):
     def _replace(self, model, opt_state, state, batch):
         assert self.objective is not None and self.optimizer is not None
         codes = self.objective.infer(model, batch).value
-        errors = jnp.sum((batch - model.reconstruct(codes)) ** 2, axis=1)
-        # A datum that is zero or broken makes no atom.
-        is_usable = jnp.isfinite(errors) & jnp.any(batch != 0, axis=1)
-        order = jnp.argsort(jnp.where(is_usable, -errors, jnp.inf))
+        candidates = worst_explained(model, batch, codes, batch.shape[0])
         is_dead = state.n_unused_steps >= self.replace_after
-        rank = jnp.cumsum(is_dead) - 1
-        source = order[jnp.minimum(rank, batch.shape[0] - 1)]
-        is_replaced = is_dead & (rank < jnp.sum(is_usable))
-        fresh_atoms = normalize_atoms(Dictionary(batch[source].astype(model.atoms.dtype))).atoms
-        atoms = jnp.where(is_replaced[:, None], fresh_atoms, model.atoms)
-        model = eqx.tree_at(lambda d: d.atoms, model, atoms)
+        model, is_replaced = replace_atoms(model, is_dead, candidates)
         opt_state = _reset_rows(
             opt_state, self.optimizer.init(eqx.filter(model, eqx.is_inexact_array)), is_replaced
         )
         return model, opt_state, AtomUsage(jnp.where(is_replaced, 0, state.n_unused_steps))
+
+
+def worst_explained(
+    model: Dictionary, batch: Float[Array, "batch features"], codes: Float[Array, "batch atoms"], n_data: int
+) -> Float[Array, "data features"]:
+    """Return data at unit length, largest reconstruction error first; zeros where a batch has no more."""
+    errors = jnp.sum((batch - model.reconstruct(codes)) ** 2, axis=1)
+    # A datum that is zero or broken makes no atom.
+    is_usable = jnp.isfinite(errors) & jnp.any(batch != 0, axis=1)
+    largest, source = lax.top_k(jnp.where(is_usable, errors, -1), min(n_data, batch.shape[0]))
+    rows = jnp.where(largest[:, None] >= 0, unit_rows(batch[source]), 0)
+    return jnp.pad(rows, [(0, n_data - rows.shape[0]), (0, 0)])
+
+
+def replace_atoms(
+    model: Dictionary, is_dead: Bool[Array, " atoms"], candidates: Float[Array, "data features"]
+) -> tuple[Dictionary, Bool[Array, " atoms"]]:
+    """Put candidates, as they come and each once, in the places of dead atoms; say which were replaced."""
+    rank = jnp.cumsum(is_dead) - 1
+    fresh = candidates[jnp.minimum(rank, candidates.shape[0] - 1)].astype(model.atoms.dtype)
+    is_replaced = is_dead & (rank < candidates.shape[0]) & jnp.any(fresh != 0, axis=1)
+    atoms = jnp.where(is_replaced[:, None], fresh, model.atoms)
+    return eqx.tree_at(lambda d: d.atoms, model, atoms), is_replaced
 
 
 def _reset_rows(opt_state, fresh_state, is_replaced):
@@ -168,14 +206,16 @@ def _reset_rows(opt_state, fresh_state, is_replaced):
     return jax.tree.map(reset, opt_state, fresh_state)
 
 
-def _count(state: AtomUsage | None, codes: Array) -> AtomUsage | None:
-    if state is None:
-        return None
+def count_unused(
+    n_unused_steps: Int[Array, " atoms"], codes: Float[Array, "batch atoms"]
+) -> Int[Array, " atoms"]:
+    """Count one more step for each atom that no code uses, and begin again for the others."""
     is_used = jnp.any((codes != 0) & jnp.isfinite(codes), axis=0)
-    return AtomUsage(jnp.where(is_used, 0, state.n_unused_steps + 1))
+    return jnp.where(is_used, 0, n_unused_steps + 1)
 
 
-def _metrics(model, data, codes, solution: Solution, is_converged) -> dict[str, Array]:
+def _metrics(model: Dictionary, coded: CodedBatch) -> dict[str, Array]:
+    data, codes, is_converged, solution = coded
     n_converged = jnp.maximum(jnp.sum(is_converged), 1)
     reconstructions = model.reconstruct(codes)
     return {

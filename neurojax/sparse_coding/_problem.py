@@ -224,11 +224,16 @@ def duality_gap(
     return _where_infeasible(penalty, code, _gap(penalty, error, dictionary.correlate(error), code), jnp.inf)
 
 
-def in_units(penalty: L1 | NonNegativeL1 | ElasticNet, unit: Scalar) -> L1 | NonNegativeL1 | ElasticNet:
-    """Return p with unit²·p(z/unit) = penalty(z), under which x/unit has the code z/unit."""
+def in_units(penalty: AbstractPenalty, unit: Scalar) -> AbstractPenalty:
+    """Return p with unit²·p(z/unit) = penalty(z), under which x/unit has the code z/unit.
+
+    For the penalties with a duality gap; another one is returned as it is, and wants a unit of 1.
+    """
     if isinstance(penalty, ElasticNet):
         return eqx.tree_at(lambda p: p.l1, penalty, penalty.l1.astype(unit.dtype) / unit)
-    return eqx.tree_at(lambda p: p.strength, penalty, penalty.strength.astype(unit.dtype) / unit)
+    if isinstance(penalty, (L1, NonNegativeL1)):
+        return eqx.tree_at(lambda p: p.strength, penalty, penalty.strength.astype(unit.dtype) / unit)
+    return penalty
 
 
 def is_certified(penalty: AbstractPenalty) -> bool:
@@ -265,7 +270,8 @@ def _largest_share(penalty, pull: Array, l1: Array) -> Scalar:
 
 
 def _ratio(numerator: Scalar, denominator: Scalar) -> Scalar:
-    return numerator / jnp.where(denominator > 0, denominator, 1)
+    ratio = numerator / jnp.where(denominator > 0, denominator, 1)
+    return jnp.minimum(ratio, jnp.finfo(ratio.dtype).max)
 
 
 def _where_infeasible(penalty, code: Array, gap: Array, replacement) -> Array:

@@ -1,0 +1,1 @@
+"""The benchmarks: one script a question; `python -m benchmarks` runs them all."""
