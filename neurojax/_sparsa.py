@@ -56,8 +56,8 @@ class SpaRSA(AbstractSolver):
 
     In the paper each step is tested, and shortened until it passes; with a block at a time a step costs one
     gradient and two sums beside it. On L1 problems of natural images half as many steps do as FISTA takes.
-    Where the strength is a thousand times smaller than the data, FISTA is the faster. For convex penalties: under
-    L0, whose fixed points depend on the step size, it need not settle.
+    Where the strength is a thousand times smaller than the data, FISTA is the faster. For convex penalties:
+    under L0, whose fixed points depend on the step size, it need not settle.
 
     Gradient:
         The step sizes are constants for derivatives.
