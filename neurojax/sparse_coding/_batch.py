@@ -20,7 +20,7 @@ from ._encode import default_tol, encode, problem_settings
 from ._problem import SparseCodingProblem, in_units, is_certified, make_problem
 from ._sparse_codes import keep_largest
 
-__all__ = ["encode_batch"]
+__all__ = ["default_solver", "encode_batch"]
 
 _PATIENCE = 128  # blocks of SpaRSA; patches of natural images took at most 50 to a gap of 1e-5
 
@@ -82,11 +82,9 @@ def encode_batch(
         init = jnp.asarray(init)
         check_rank("init", init, "samples atoms")
         check_size("init", init, 0, xs.shape[0], "rows as in xs")
-    then = None
-    if solver is None and is_certified(penalty):
-        solver, then = SpaRSA(), FISTA()
-    elif solver is None:
-        solver = FISTA()
+    then = FISTA() if solver is None and is_certified(penalty) else None
+    if solver is None:
+        solver = default_solver(penalty)
     if steps_per_check is None:
         steps_per_check = 1 if isinstance(solver, SpaRSA) else 10
     if n_slots is None:
@@ -95,6 +93,11 @@ def encode_batch(
     settings = {"solver": solver, "tol": tol, "max_steps": max_steps, "steps_per_check": steps_per_check}
     solution = _encode_rows(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
     return solution if max_active is None else keep_largest(solution, max_active)
+
+
+def default_solver(penalty: AbstractPenalty) -> AbstractSolver:
+    """Return the quickest solver for a penalty."""
+    return SpaRSA() if is_certified(penalty) else FISTA()
 
 
 def _slots_for(n_rows: int) -> int:

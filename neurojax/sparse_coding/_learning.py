@@ -15,7 +15,7 @@ from .._types import PRNGKey, Scalar
 from ..convergence import AbstractSolver, Solution, Status
 from ..metrics import explained_variance, n_active
 from ..penalties import AbstractPenalty, AbstractValuedPenalty
-from ._batch import encode_batch
+from ._batch import default_solver, encode_batch
 from ._dictionary import Dictionary, normalize_atoms
 
 __all__ = ["AtomUsage", "DictionaryUpkeep", "SparseCodingObjective"]
@@ -62,7 +62,7 @@ class SparseCodingObjective(eqx.Module):
 
     Attributes:
         penalty: the penalty.
-        solver: the inference's solver; ``None``: that of `encode_batch`.
+        solver: the inference's solver; ``None``: `SpaRSA` for the penalties with a duality gap, else `FISTA`.
         tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum.
         steps_per_check: solver steps between two looks at the residual; ``None``: that of `encode_batch`.
@@ -88,7 +88,7 @@ class SparseCodingObjective(eqx.Module):
             dictionary,
             batch,
             self.penalty,
-            solver=self.solver,
+            solver=default_solver(self.penalty) if self.solver is None else self.solver,
             tol=self.tol,
             max_steps=self.max_steps,
             steps_per_check=self.steps_per_check,
