@@ -127,7 +127,7 @@ class SparseCodingProblem(AbstractCompositeProblem):
         scale = 1 / jnp.maximum(_largest_share(self.penalty, pull, l1), 1)
         slack = jnp.maximum(absolute + scale * along, 0)
         gap = 0.5 * (1 - scale) ** 2 * jnp.maximum(squared_error, 0) + slack
-        gap = jnp.where(jnp.isfinite(absolute), _ratio(gap, 0.5 * squared_x), jnp.finfo(gap.dtype).max)
+        gap = jnp.where(absolute == jnp.inf, jnp.finfo(gap.dtype).max, _ratio(gap, 0.5 * squared_x))
         return jnp.where(self._has_gap(), gap, _ratio(movement, jnp.sqrt(jnp.sum(value**2))))
 
     def _has_gap(self) -> Bool[Array, ""]:
