@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_at_least, check_rank, check_real, check_size
-from .._proximal import FISTA
+from .._proximal import FISTA, unit_of
 from .._sparsa import SpaRSA
 from .._trees import constant
 from .._types import Scalar
@@ -181,9 +181,8 @@ def _solve(rows, shared, init, *, solver, then, tol, max_steps, steps_per_check,
 
 
 def _unit(x: Array) -> Scalar:
-    """Return a power of two near the largest number: dividing by it rounds nothing. 1 where all are 0."""
-    largest = jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0))
-    return jnp.where(largest > 0, jnp.ldexp(jnp.ones((), x.dtype), jnp.frexp(largest)[1] - 1), 1)
+    """Return the power of two at or below `unit_of`: dividing by it rounds nothing."""
+    return jnp.ldexp(jnp.ones((), x.dtype), jnp.frexp(unit_of(x))[1] - 1)
 
 
 def _length(penalty: AbstractPenalty, drives: Float[Array, "samples atoms"]) -> Float[Array, " samples"]:
