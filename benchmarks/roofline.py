@@ -237,6 +237,7 @@ def _plot(table: list[dict[str, Any]]) -> Figure:
     right.set(xlabel="atoms", ylabel="GFLOP/s, float32")
     right.set_xticks(places, names)
     right.legend(frameon=False, fontsize=8)
+    right.margins(y=0.3)
     return figure
 
 
