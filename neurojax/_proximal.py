@@ -43,11 +43,13 @@ class Point(NamedTuple):
         value: z.
         gradient: ∇f(z).
         error: z·atoms − x, or whatever else of f a problem keeps; ``None`` if nothing.
+        leading: that part of the error which is known near a point, too.
     """
 
     value: Array
     gradient: Array
     error: Array | None = None
+    leading: Array | None = None
 
 
 class AbstractCompositeProblem(AbstractStationaryProblem):
@@ -63,6 +65,14 @@ class AbstractCompositeProblem(AbstractStationaryProblem):
     def point(self, value: Code) -> "Point":
         """Evaluate f at ``value``."""
         return Point(value, self.smooth_gradient(value))
+
+    def point_near(self, point: "Point", value: Code) -> "Point":
+        """Evaluate f at a value near an exact ``point``, more cheaply if less exactly.
+
+        The gradient may be ∇f(point) + M·(value − point) with any ∇²f − (L/8)·I ≼ M ≼ ∇²f. Here: exact.
+        """
+        del point
+        return self.point(value)
 
     def smooth_value_at(self, point: "Point") -> Scalar:
         """Return f at a point, less f(0).

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_at_least, check_rank, check_real, check_size
+from .._precision import product
 from .._proximal import FISTA, unit_of
 from .._sparsa import SpaRSA
 from .._trees import constant
@@ -17,11 +18,13 @@ from ..convergence import AbstractGradient, AbstractSolver, Detached, Implicit, 
 from ..penalties import AbstractPenalty, AbstractProximalPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
 from ._encode import default_tol, encode, problem_settings
+from ._leading import leading_axes, with_leading_axes
 from ._problem import SparseCodingProblem, in_units, is_certified, make_problem
 from ._sparse_codes import keep_largest
 
 __all__ = ["default_solver", "encode_batch"]
 
+_LEAST_FEATURES = 64  # of which half are worth leaving out
 _PATIENCE = 128  # blocks of SpaRSA; patches of natural images took at most 50 to a gap of 1e-5
 
 
@@ -125,6 +128,7 @@ class _Rows(NamedTuple):
     x: Array
     drive: Array
     unit: Array  # in which the problem is solved
+    leading: Array | None  # x along the leading axes, where these are used
 
 
 def _problems(dictionary, xs, penalty, solver) -> tuple[_Rows, SparseCodingProblem]:
@@ -132,7 +136,7 @@ def _problems(dictionary, xs, penalty, solver) -> tuple[_Rows, SparseCodingProbl
 
     def row_of(x) -> _Rows:
         problem = make(x)
-        return _Rows(problem.x, problem.drive, _unit(problem.x))
+        return _Rows(problem.x, problem.drive, _unit(problem.x), None)
 
     return jax.vmap(row_of)(xs), make(xs[0])
 
@@ -153,31 +157,50 @@ def _solve(rows, shared, init, *, solver, then, tol, max_steps, steps_per_check,
     shape, dtype = rows.drive.shape, rows.drive.dtype
     order = jnp.argsort(-_length(shared.penalty, rows.drive))
     units = rows.unit[:, None] if is_certified(shared.penalty) else jnp.ones((shape[0], 1), dtype)
-    rows = _Rows(rows.x / units, rows.drive / units, units[:, 0])
+    rows = _Rows(rows.x / units, rows.drive / units, units[:, 0], None)
     if init is None:
         codes = jnp.zeros(shape, dtype)
     else:
         check_size("init", init, 1, shape[1], "coefficients, one for each atom")
         codes = init.astype(dtype) / units
+    plain = problem = partial(_problem_in_units, shared)
+    if isinstance(solver, SpaRSA):
+        rows, problem = _along_axes(shared, rows)
 
     def start_from_zero(this: SparseCodingProblem, value: Array):
         if isinstance(solver, SpaRSA):
             return solver.init_at(this, this.point_at_zero())
         return solver.init(this, value)
 
-    run = partial(
-        iterate_rows, problem=partial(_problem_in_units, shared), data=rows, init=codes,
-        tol=default_tol(dtype) if tol is None else tol, n_slots=n_slots,
-        order=order,
-    )  # fmt: skip
+    tol = default_tol(dtype) if tol is None else tol
+    run = partial(iterate_rows, data=rows, init=codes, tol=tol, n_slots=n_slots, order=order)
     start = start_from_zero if init is None else None
-    if then is None:
-        solution = run(solver, max_steps=max_steps, steps_per_check=steps_per_check, start=start)
-    else:
-        first = min(max_steps, _PATIENCE)
-        solution = run(solver, max_steps=first, steps_per_check=steps_per_check, start=start)
-        solution = run(then, max_steps=max_steps, steps_per_check=10, solution=solution)
+    first = max_steps if then is None else min(max_steps, _PATIENCE)
+    solution = run(solver, problem, max_steps=first, steps_per_check=steps_per_check, start=start)
+    if then is not None:
+        solution = run(then, plain, max_steps=max_steps, steps_per_check=10, solution=solution)
     return eqx.tree_at(lambda s: s.value, solution, solution.value * units)
+
+
+def _along_axes(shared: SparseCodingProblem, rows: _Rows):
+    """Return the rows with what they have along the leading axes, and row ↦ problem with these.
+
+    Where there are few features, or gradients go through the Gram matrix, all stays as it is.
+    """
+    dictionary = shared.dictionary
+    if (
+        not isinstance(dictionary, Dictionary)
+        or shared.gram is not None
+        or shared.x.shape[-1] < _LEAST_FEATURES
+    ):
+        return rows, partial(_problem_in_units, shared)
+    axes = leading_axes(dictionary.atoms)
+    shared = eqx.tree_at(lambda p: p.lipschitz, shared, axes.lipschitz)
+
+    def problem(row) -> SparseCodingProblem:
+        return with_leading_axes(_problem_in_units(shared, row), axes, row.leading)
+
+    return rows._replace(leading=product(rows.x, axes.basis)), problem
 
 
 def _unit(x: Array) -> Scalar:
