@@ -1,12 +1,12 @@
 """How near does inference come to the machine's matrix products, and where does the rest of its time go?
 
 Whitened 16 × 16 patches, learned atoms, `encode_batch` with SpaRSA to a relative gap of 1e-4, float32. The
-rate of products of the same shapes (slots × atoms by atoms × atoms, or through the features and back) is
-measured in the same run. Each part is then timed alone, on the numbers and states of this very job: steps
-without their looks, the products of these steps, looks, the slots (holding, writing results, refilling)
-around a step that only counts, setting up, and the last certificate. "Elementwise" is steps minus products;
-"idle slots" are steps of slots that are done, above all at the end, when few rows are left: counted, and
-charged like full ones. What the parts do not add up to is shown as such.
+rate of products of the same shapes (slots × atoms by atoms × atoms, or through the features, or half of
+their axes, and back) is measured in the same run. Each part is then timed alone, on the numbers and states
+of this very job: steps without their looks, the products of these steps, looks, the slots (holding, writing
+results, refilling) around a step that only counts, setting up, and the last certificate. "Elementwise" is
+steps minus products; "idle slots" are steps of slots that are done, above all at the end, when few rows are
+left: counted, and charged like full ones. What the parts do not add up to is shown as such.
 
     python benchmarks/roofline.py [--n-atoms 100 512 1024] [--n-patches 4000] [--repeats 5] [--quick]
 """
@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from neurojax.convergence import run_in_slots
 from neurojax.penalties import L1
 from neurojax.sparse_coding import Dictionary, SpaRSA, duality_gap, encode_batch, make_problem
+from neurojax.sparse_coding._leading import LeadingProblem, leading_axes, with_leading_axes
 
 TOL = 1e-4
 N_TURNS = 20  # how often a part is repeated on the device within one timing
@@ -57,27 +58,57 @@ def make_job(dictionary: Dictionary, xs: np.ndarray, n_slots: int) -> Job:
     rows = jnp.asarray(xs)
     solution = encode_batch(dictionary, rows, L1(common.STRENGTH), tol=TOL, n_slots=n_slots)
     problem = make_problem(dictionary, rows[0], L1(common.STRENGTH))
+    if problem.gram is None:
+        axes = leading_axes(dictionary.atoms)
+        problem = with_leading_axes(problem, axes, rows[0] @ axes.basis)
     return Job(dictionary, rows, n_slots, problem, np.asarray(solution.n_steps))
 
 
-def products(job: Job, code: jax.Array) -> jax.Array:
-    """Apply the products of one proximal-gradient step."""
+def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the product at full precision."""
+    return jnp.matmul(a, b, precision="highest")
+
+
+def has_axes(job: Job) -> bool:
+    """Return whether all steps of a block but the last take their products along the leading axes."""
+    return isinstance(job.problem, LeadingProblem) and bool(job.problem.axes.is_steep)
+
+
+def way_of(job: Job) -> str:
+    """Return how gradients are taken."""
     if job.problem.gram is not None:
-        return jnp.matmul(code, job.problem.gram, precision="highest")
-    atoms = job.dictionary.atoms
-    error = jnp.matmul(code, atoms, precision="highest")
-    return jnp.matmul(error, atoms.T, precision="highest")
+        return "Gram"
+    return "leading axes" if has_axes(job) else "features"
 
 
-def flops_a_step(job: Job) -> int:
-    """Return the floating-point operations of one step's products, for one row."""
+def products(job: Job, code: jax.Array, block_size: int) -> jax.Array:
+    """Apply the products of a block of proximal-gradient steps."""
+    factor = 1e-2  # keeps numbers in range, and is one cheap pass
+    for i in range(block_size):
+        if job.problem.gram is not None:
+            code = factor * multiply(code, job.problem.gram)
+        else:
+            is_near = has_axes(job) and i < block_size - 1
+            atoms = job.problem.axes.atoms if is_near else job.dictionary.atoms
+            code = factor * multiply(multiply(code, atoms), atoms.T)
+    return code
+
+
+def flops_a_block(job: Job, block_size: int) -> int:
+    """Return the floating-point operations of a block's products, for one row."""
     n_atoms, n_features = job.dictionary.atoms.shape
-    return 2 * n_atoms**2 if job.problem.gram is not None else 4 * n_atoms * n_features
+    if job.problem.gram is not None:
+        return 2 * n_atoms**2 * block_size
+    n_axes = job.problem.axes.atoms.shape[1] if has_axes(job) else n_features
+    return 4 * n_atoms * (n_axes * (block_size - 1) + n_features)
 
 
 def problem_of(job: Job, x: jax.Array, drive: jax.Array) -> Any:
     """Return the problem of another row."""
-    return eqx.tree_at(lambda p: (p.x, p.drive), job.problem, (x, drive))
+    problem = eqx.tree_at(lambda p: (p.x, p.drive), job.problem, (x, drive))
+    if not isinstance(problem, LeadingProblem):
+        return problem
+    return eqx.tree_at(lambda p: p.leading, problem, multiply(x, problem.axes.basis))
 
 
 def seconds_a_turn(turn: Callable[[Any], Any], start: Any) -> Callable[[], object]:
@@ -97,11 +128,6 @@ def parts_of_a_step(job: Job, solver: SpaRSA) -> dict[str, Callable[[], object]]
 
     states = jax.jit(jax.vmap(begin))(xs, drives)
 
-    def multiply(codes):
-        for _ in range(solver.block_size):
-            codes = 1e-2 * products(job, codes)  # the factor keeps numbers in range, and is one cheap pass
-        return codes
-
     def step(states):
         return jax.vmap(lambda x, d, s: solver.step(problem_of(job, x, d), s))(xs, drives, states)
 
@@ -114,7 +140,7 @@ def parts_of_a_step(job: Job, solver: SpaRSA) -> dict[str, Callable[[], object]]
         return jax.vmap(one)(xs, drives, states, residuals)
 
     return {
-        "products": seconds_a_turn(multiply, states.point.value),
+        "products": seconds_a_turn(lambda codes: products(job, codes, solver.block_size), states.point.value),
         "steps": seconds_a_turn(step, states),
         "looks": seconds_a_turn(look, jnp.zeros(len(xs))),
     }
@@ -127,8 +153,10 @@ def parts_of_the_whole(job: Job, solver: SpaRSA) -> dict[str, Callable[[], objec
 
     @jax.jit
     def set_up(xs):
-        gram = job.dictionary.gram() if job.problem.gram is not None else None
-        return xs @ atoms.T, gram, make_problem(job.dictionary, xs[0], penalty).lipschitz
+        if job.problem.gram is None:
+            axes = leading_axes(atoms)
+            return xs @ atoms.T, axes, xs @ axes.basis
+        return xs @ atoms.T, job.dictionary.gram(), make_problem(job.dictionary, xs[0], penalty).lipschitz
 
     @jax.jit
     def certificates(xs, codes):
@@ -172,7 +200,7 @@ def profile(job: Job, repeats: int) -> dict[str, Any]:
     order = common.longest_first(job.dictionary, np.asarray(job.xs))
     idle_turns = common.steps_in_slots(job.counts, job.n_slots, order) - turns
     product, step, look = (seconds[name] / N_TURNS for name in ("products", "steps", "looks"))
-    flops = flops_a_step(job) * solver.block_size
+    flops = flops_a_block(job, solver.block_size)
     parts = {
         "products": product * turns, "elementwise": (step - product) * turns, "looks": look * turns,
         "idle slots": (step + look) * idle_turns,
@@ -182,7 +210,7 @@ def profile(job: Job, repeats: int) -> dict[str, Any]:
     rate, reached = flops * job.n_slots / product, flops * job.counts.sum() / seconds["whole"]
     return {
         "atoms": job.dictionary.n_atoms,
-        "products by": "Gram" if job.problem.gram is not None else "features",
+        "products by": way_of(job),
         "ms per 1000 rows": 1e6 * seconds["whole"] / n_rows,
         "steps a row": float(solver.block_size * job.counts.mean()),
         "GFLOP/s of products": rate / 1e9, "GFLOP/s reached": reached / 1e9, "share": reached / rate,

@@ -114,8 +114,10 @@ class LeadingProblem(SparseCodingProblem):
         return Point(value, point.gradient + change, leading=leading)
 
     def bending(self, old: Point, new: Point) -> Scalar:
-        """Return ‖d·atoms‖² along the leading axes, for the step d between two points."""
-        return jnp.sum((_leading(new) - _leading(old)) ** 2)
+        """Return ‖d·atoms‖² for the step d between two points, along the leading axes where these are used."""
+        along = lambda: jnp.sum((_leading(new) - _leading(old)) ** 2)  # noqa: E731
+        exactly = lambda: jnp.sum((new.value - old.value) * (new.gradient - old.gradient))  # noqa: E731
+        return lax.cond(self.axes.is_steep, along, exactly)
 
 
 def _leading(point: Point) -> Array:
