@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ._checks import check_at_least, check_positive, check_rank, check_real
 from ._types import PRNGKey, Scalar
+from .distributed import over_rows
 
 __all__ = [
     "Chain",
@@ -113,7 +115,9 @@ def sample_chain(
     return Chain(samples, state)
 
 
-def sample_chains(kernel: Kernel, states: Any, key: PRNGKey, **settings) -> Chain:
+def sample_chains(
+    kernel: Kernel, states: Any, key: PRNGKey, *, mesh: Mesh | None = None, **settings
+) -> Chain:
     """Run a chain from each of ``states``: ``vmap`` of `sample_chain`.
 
     Chain c has the key ``jax.random.split(key, n_chains)[c]``.
@@ -122,19 +126,23 @@ def sample_chains(kernel: Kernel, states: Any, key: PRNGKey, **settings) -> Chai
         kernel: of one chain.
         states: where to start: a state whose arrays have a leading axis of the chains.
         key: a typed PRNG key, a fresh one to continue chains.
+        mesh: the devices, as `neurojax.distributed.make_mesh` makes it: each runs its share of the chains,
+            and nothing is moved between them. ``None``: that which ``jax.set_mesh`` has set, if any.
         **settings: as those of `sample_chain`; ``record`` is given the state of one chain.
 
     Returns:
         The samples (chains, samples, ...) and the last states.
 
     Raises:
-        ValueError: at trace time, for states without a common leading axis or counts out of range.
+        ValueError: at trace time, for states without a common leading axis, counts out of range, and chains
+            that do not divide over the mesh.
     """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(states)]
     if len({shape[:1] for shape in shapes}) != 1 or shapes[0] == ():
         raise ValueError(f"states: expected arrays with a leading axis of the chains, got shapes {shapes}.")
     keys = jax.random.split(key, shapes[0][0])
-    return jax.vmap(lambda state, key: sample_chain(kernel, state, key, **settings))(states, keys)
+    run = jax.vmap(lambda state, key: sample_chain(kernel, state, key, **settings))
+    return over_rows(run, mesh, name="states")(states, keys)
 
 
 def autocorrelation(x: Float[Array, " samples"]) -> Float[Array, " samples"]:

@@ -11,7 +11,15 @@ import numpy as np
 
 from ._settings import ABSENT, as_numpy, as_plain, differ, is_key
 
-__all__ = ["ARRAYS", "check_description", "describe_tree", "fill_leaf", "fill_tree", "tree_arrays"]
+__all__ = [
+    "ARRAYS",
+    "check_description",
+    "describe_stored",
+    "describe_tree",
+    "fill_leaf",
+    "fill_tree",
+    "tree_arrays",
+]
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
@@ -71,10 +79,21 @@ def tree_arrays(tree) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _text(entry: dict | None) -> str:
-    if entry is None:
-        return ABSENT
-    return repr(entry["value"]) if "value" in entry else f"{entry['dtype']}{entry['shape']}"
+def describe_stored(leaf) -> dict:
+    """Describe what is stored of an array: of typed keys their key data."""
+    stored = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+    return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
+
+
+def _text(entry: Any) -> str:
+    match entry:
+        case None:
+            return ABSENT
+        case {"value": value}:
+            return f"{value!r:.500}"
+        case {"dtype": dtype, "shape": shape}:
+            return f"{dtype}{shape}"[:500]
+    return f"{entry!r:.500}"  # only of files that others wrote
 
 
 def check_description(expected: Mapping[str, dict], came: Mapping[str, dict], source: str) -> None:
@@ -116,6 +135,8 @@ _KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsaf
 
 def fill_leaf(leaf, array):
     """Return an array as the kind of ``leaf``: NumPy's, JAX's, or typed PRNG keys from their key data."""
+    if isinstance(array, jax.Array) and not array.is_fully_replicated:
+        return array  # in pieces over several devices, where its reader put it
     value = np.asarray(array)
     if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(value), impl=_KEY_NAMES[str(leaf.dtype)])

@@ -114,7 +114,7 @@ class LeadingProblem(SparseCodingProblem):
         return Point(value, point.gradient + change, leading=leading)
 
     def bending(self, old: Point, new: Point) -> Scalar:
-        """Return ‖d·atoms‖² for the step d between two points, along the leading axes where these are used."""
+        """Return ‖d·atoms‖² for the step d between two points, where it is so along the leading axes."""
         along = lambda: jnp.sum((_leading(new) - _leading(old)) ** 2)  # noqa: E731
         exactly = lambda: jnp.sum((new.value - old.value) * (new.gradient - old.gradient))  # noqa: E731
         return lax.cond(self.axes.is_steep, along, exactly)

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from scipy.sparse import csr_array, vstack
 
 from .._checks import check_at_least, check_rank, check_real
 from ..convergence import Solution
+from ..distributed import check_mesh
 from ..penalties import AbstractPenalty
 from ..runs import changed_settings, check_writable, describe_tree, tree_arrays, write_atomically
 from ._batch import encode_batch
@@ -37,6 +39,7 @@ def encode_stream(
     batch_size: int = 4096,
     sparse: bool = False,
     progress: bool = False,
+    mesh: Mesh | None = None,
     **settings,
 ) -> Solution:
     """Encode any number of rows from the host, batch by batch; a host program, not for ``jit``.
@@ -64,6 +67,8 @@ def encode_stream(
             a GPU has more slots to fill (see ``n_slots`` of `encode_batch`).
         sparse: return the codes as a ``scipy.sparse.csr_array``, whose memory grows with the active units.
         progress: show a progress bar.
+        mesh: the devices that share each batch; in several processes, each has rows of its own (and an
+            ``output`` of its own), which its own devices of the mesh encode.
         **settings: the keyword arguments of `encode_batch`, except ``init`` and ``max_active``.
 
     Returns:
@@ -90,8 +95,12 @@ def encode_stream(
         raise ValueError(f"output: expected rows to be a matrix, or to have a length, got {kind} without.")
     size = batch_size if source.n_rows is None else min(batch_size, source.n_rows)
 
+    if mesh is not None:
+        check_mesh(mesh)
+        mesh = mesh.local_mesh if jax.process_count() > 1 else mesh
+
     def encode(batch):
-        return encode_batch(dictionary, batch, penalty, **settings)
+        return encode_batch(dictionary, batch, penalty, mesh=mesh, **settings)
 
     if output is None or source.n_rows is None:
         return _encode(encode, source, size, progress, _Memory(sparse))

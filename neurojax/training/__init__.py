@@ -10,6 +10,7 @@ from ._history import Evaluation, History
 from ._loop import NonFiniteLossError
 from ._objectives import AbstractGradientObjective, AbstractObjective
 from ._sources import BatchIterator
+from ._termination import TerminatedError
 
 __all__ = [
     "AbstractGradientObjective",
@@ -20,5 +21,6 @@ __all__ = [
     "FitResult",
     "History",
     "NonFiniteLossError",
+    "TerminatedError",
     "fit",
 ]

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from neurojax.distributed import constrain_everywhere
 from neurojax.runs import check_description, describe_tree
 
 from ._objectives import loss_and_gradient
 from ._sources import AbstractSource
 
-__all__ = ["Learner", "Program", "metric_buffers", "run_block", "start_order"]
+__all__ = ["Learner", "Program", "laid_out", "layout_of", "metric_buffers", "run_block", "start_order"]
 
 
 class Learner(eqx.Module):
@@ -33,6 +34,7 @@ class Program(eqx.Module):
     mask: Any
     step_key: jax.Array
     epoch_key: jax.Array
+    layout: tuple | None = eqx.field(default=None, static=True)  # where the learner's arrays lie on a mesh
 
 
 def _check_same(old, new, name: str) -> None:
@@ -48,6 +50,21 @@ def _strong(old, new):
         return jax.lax.convert_element_type(after, before.dtype) if is_number else after
 
     return jax.tree.map(convert, old, new)
+
+
+def layout_of(learner: Learner) -> tuple:
+    """Return where the learner's arrays lie."""
+    return tuple(leaf.sharding for leaf in jax.tree.leaves(eqx.filter(learner, eqx.is_array)))
+
+
+def laid_out(layout: tuple | None, learner: Learner, put=jax.device_put) -> Learner:
+    """Return the learner with its arrays where the layout says."""
+    if layout is None:
+        return learner
+    arrays, static = eqx.partition(learner, eqx.is_array)
+    leaves, form = jax.tree.flatten(arrays)
+    leaves = [put(leaf, place) for leaf, place in zip(leaves, layout, strict=True)]
+    return eqx.combine(jax.tree.unflatten(form, leaves), static)
 
 
 def _take_step(program: Program, source: AbstractSource, learner: Learner, order, step):
@@ -72,7 +89,8 @@ def _take_step(program: Program, source: AbstractSource, learner: Learner, order
         model, opt_state, state = output
     new = Learner(model, opt_state, state)
     _check_same(learner, new, "optimizer" if program.after_update is None else "after_update")
-    return _strong(learner, new), order, {"loss": loss, **metrics}
+    new = laid_out(program.layout, _strong(learner, new), jax.lax.with_sharding_constraint)
+    return new, order, {"loss": loss, **metrics}
 
 
 @eqx.filter_jit
@@ -106,4 +124,5 @@ def run_block(program: Program, source: AbstractSource, learner: Learner, order,
     arrays, order, buffers = jax.lax.fori_loop(0, n_steps, body, (arrays, order, buffers))
     learner = eqx.combine(arrays, static)
     trained = jax.tree.leaves(eqx.filter(learner.model, program.mask))
-    return learner, order, buffers, jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in trained])
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in trained])
+    return learner, order, *constrain_everywhere((buffers, finite))

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from neurojax._checks import check_at_least
+from neurojax.distributed import all_processes, is_main_process, wait_for_all
 from neurojax.runs import (
     RunFolder,
     changed_settings,
@@ -25,6 +27,7 @@ from neurojax.runs import (
 )
 
 from ._history import History
+from ._spread import checksum, spread_arrays, without_spread
 
 __all__ = ["Checkpoint", "CheckpointStore", "Snapshot"]
 
@@ -80,6 +83,25 @@ def _digest(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
 
 
 def _encode_position(position: Any) -> Any:
+    """Return the position for JSON; where processes have different ones, all of them."""
+    everyone = all_processes(_as_json(position))
+    same = all(other == everyone[0] for other in everyone)
+    return everyone[0] if same else {"by_process": everyone}
+
+
+def _decode_position(stored: Any, where: str) -> Any:
+    if "by_process" in stored:
+        everyone = stored["by_process"]
+        if len(everyone) != jax.process_count():
+            raise ValueError(
+                f"{where}: expected {len(everyone)} processes as before, in each of which the data was at "
+                f"a place of its own, got {jax.process_count()}."
+            )
+        stored = everyone[jax.process_index()]
+    return base64.b64decode(stored["bytes"]) if "bytes" in stored else stored["json"]
+
+
+def _as_json(position: Any) -> Any:
     if isinstance(position, bytes):
         return {"bytes": base64.b64encode(position).decode()}
     try:
@@ -88,10 +110,6 @@ def _encode_position(position: Any) -> Any:
         raise ValueError(
             f"data: expected a get_state that returns bytes or what JSON can hold, got {position!r:.80}."
         ) from error
-
-
-def _decode_position(stored: Any) -> Any:
-    return base64.b64decode(stored["bytes"]) if "bytes" in stored else stored["json"]
 
 
 def _without_n_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +124,10 @@ def _refuse(changes: Mapping[str, tuple[Any, Any]], where: str) -> None:
     if changes:
         listed = "; ".join(f"{name} from {old!r} to {new!r}" for name, (old, new) in changes.items())
         raise ValueError(f"{where}: expected the settings it was made with, but these changed: {listed}.")
+
+
+def _named(history: History) -> dict[str, np.ndarray]:
+    return {f"history {name}": array for name, array in history.to_arrays().items()}
 
 
 class CheckpointStore:
@@ -145,7 +167,9 @@ class CheckpointStore:
         import orbax.checkpoint as ocp
 
         trees = {"learner": snapshot.learner, "best": snapshot.best}
-        arrays = tree_arrays(trees) | {f"history {n}": a for n, a in snapshot.history.to_arrays().items()}
+        spread = spread_arrays(trees)
+        whole = tree_arrays(without_spread(trees)) | _named(snapshot.history)
+        arrays = whole | spread
         names = list(arrays)
         meta = {
             "format": _FORMAT,
@@ -156,9 +180,10 @@ class CheckpointStore:
             "tree": describe_tree(trees),
             "has_best": snapshot.best is not None,
             "arrays": [[n, list(arrays[n].shape), str(arrays[n].dtype)] for n in names],
+            "checksums": {name: checksum(array) for name, array in spread.items()},
         }
         meta = json.loads(json.dumps(meta))
-        meta["digest"] = _digest(arrays, meta)
+        meta["digest"] = _digest(whole, meta)
         # Zero-size arrays cannot be stored, and need not be: their shape and dtype say all.
         stored = {f"array_{i}": arrays[n] for i, n in enumerate(names) if arrays[n].size}
         content = ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta))
@@ -171,8 +196,9 @@ class CheckpointStore:
                 f"checkpoint.folder: the checkpoint of step {snapshot.step} could not be written in "
                 f"{self.run.checkpoint_path} ({error}); the last one is of step {last}."
             ) from error
-        with self.run.metrics_path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
+        if is_main_process():
+            with self.run.metrics_path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
         self.n_rows = len(snapshot.history)
 
     def restore(self, learner: Any) -> Snapshot | None:
@@ -186,7 +212,7 @@ class CheckpointStore:
         corrupt = []
         for step in steps:
             try:
-                meta, arrays = self._read(step)
+                meta, arrays = self._read(step, spread_arrays({"learner": learner, "best": learner}))
             except _CorruptError as error:
                 warnings.warn(
                     f"The checkpoint of step {step} in {self.run.checkpoint_path} is corrupt ({error}); "
@@ -208,31 +234,49 @@ class CheckpointStore:
         self._rewrite_metrics(History())
         return None
 
-    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        import orbax.checkpoint as ocp
-
+    def _read(self, step: int, spread: Mapping[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what was saved; arrays that were spread, and are in ``spread``, lie as those there."""
         try:
-            read = self._manager.restore(
-                step, args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
-            )
-            meta, stored = read["meta"], read["arrays"]
+            meta = self._restore(step, "meta")
             digest = meta.pop("digest")
             if meta["format"] != _FORMAT:
                 raise ValueError(f"format {meta['format']!r}, not {_FORMAT!r}")
-            arrays = {}
-            for i, (name, shape, dtype) in enumerate(meta["arrays"]):
-                is_stored = 0 not in shape
-                arrays[name] = (
-                    np.asarray(stored[f"array_{i}"]) if is_stored else np.zeros(shape, jnp.dtype(dtype))
-                )
+            arrays = self._read_arrays(step, meta, spread)
         # Whatever a damaged file makes its reader raise, it means the same here.
         except Exception as error:
             raise _CorruptError(
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from error
-        if _digest(arrays, meta) != digest:
+        checksums = meta["checksums"]
+        whole = {name: array for name, array in arrays.items() if name not in checksums}
+        is_same = all(checksum(arrays[name]) == expected for name, expected in checksums.items())
+        if not is_same or _digest(whole, meta) != digest:
             raise _CorruptError("its content does not have the digest stored with it")
         return meta, arrays
+
+    def _read_arrays(self, step: int, meta: Mapping[str, Any], spread: Mapping[str, jax.Array]):
+        import orbax.checkpoint as ocp
+
+        how, arrays = {}, {}
+        for i, (name, shape, dtype) in enumerate(meta["arrays"]):
+            like = spread.get(name) if name in meta["checksums"] else None
+            if 0 in shape:
+                arrays[name] = np.zeros(shape, jnp.dtype(dtype))
+            elif like is not None and (list(like.shape), str(like.dtype)) == (shape, dtype):
+                how[f"array_{i}"] = ocp.ArrayRestoreArgs(sharding=like.sharding)
+            else:
+                how[f"array_{i}"] = ocp.RestoreArgs(restore_type=np.ndarray)
+        stored = self._restore(step, "arrays", restore_args=how)
+        for i, (name, shape, _) in enumerate(meta["arrays"]):
+            if 0 not in shape:
+                arrays[name] = stored[f"array_{i}"]
+        return arrays
+
+    def _restore(self, step: int, item: str, **settings: Any) -> Any:
+        import orbax.checkpoint as ocp
+
+        kinds = {"meta": ocp.args.JsonRestore, "arrays": ocp.args.PyTreeRestore}
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: kinds[item](**settings)}))[item]
 
     def _snapshot(self, meta: dict[str, Any], arrays: dict[str, np.ndarray], learner: Any) -> Snapshot:
         where = f"checkpoint of step {meta['step']} in {self.run.checkpoint_path}"
@@ -250,21 +294,23 @@ class CheckpointStore:
             best=trees["best"],
             history=History.from_arrays(series),
             stopped_early=meta["stopped_early"],
-            position=_decode_position(meta["position"]),
+            position=_decode_position(meta["position"], where),
         )
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move corrupt checkpoints out of the way, so that their steps can be saved again."""
-        for step in steps:
+        for step in steps if is_main_process() else ():
             number, target = 1, self.run.path / f"corrupt_checkpoint_{step}"
             while target.exists():
                 number, target = number + 1, self.run.path / f"corrupt_checkpoint_{step}-{number + 1}"
             (self.run.checkpoint_path / str(step)).rename(target)
         if steps:
+            wait_for_all("neurojax set aside")
             self._manager.close()
             self._manager = self._open()
 
     def _rewrite_metrics(self, history: History) -> None:
-        lines = "".join(json.dumps(row) + "\n" for row in history.rows(0))
-        write_atomically(self.run.metrics_path, lambda file: file.write(lines.encode()))
+        if is_main_process():
+            lines = "".join(json.dumps(row) + "\n" for row in history.rows(0))
+            write_atomically(self.run.metrics_path, lambda file: file.write(lines.encode()))
         self.n_rows = len(history)

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +8,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import optax
+from jax.sharding import Mesh
 
-from ._block import Learner, Program
+from neurojax.distributed import check_same_settings, place, set_mesh
+
+from ._block import Learner, Program, layout_of
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
@@ -52,6 +56,7 @@ def fit(
     callback: Callable[..., Any] | None = None,
     progress: bool | None = None,
     steps_per_block: int = 100,
+    mesh: Mesh | None = None,
 ) -> FitResult:
     """Train a model by ``n_steps`` updates, in blocks that run on the device.
 
@@ -89,6 +94,11 @@ def fit(
             the same call without that goes on.
         progress: whether to draw a progress bar; ``None``: if standard error is a terminal.
         steps_per_block: blocks end at its multiples, and wherever something else is due.
+        mesh: the devices, as `neurojax.distributed.make_mesh` makes it: each takes its part of every batch,
+            and the gradient is that of the whole. Arrays that lie over the mesh already (atoms by
+            ``shard_atoms``, chains in ``state`` by ``shard_rows``) stay so, beside their optimiser's; the
+            rest, rows in memory included, is on every device. In several processes all give the same
+            arguments, but an iterator gives each process its own part of the batches.
 
     Returns:
         The trained model, the states beside it, and the history.
@@ -97,6 +107,8 @@ def fit(
         ValueError: before the first update, if an argument is not as described; the message names it. Also
             for a checkpoint of another model or settings, and for an iterator that ends too soon.
         OSError: if the checkpoint's folder cannot be written to.
+        TerminatedError: on SIGTERM, with a ``checkpoint``: after the block, which is saved first. It is a
+            ``SystemExit`` of code 143; the same call goes on.
         NonFiniteLossError: after a block in which the loss, a metric or a parameter was not finite; such a
             block is never saved.
 
@@ -111,27 +123,50 @@ def fit(
         (3.0, 50)
     """
     check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint)
-    source = as_source(data, batch_size)
-    if source is not None and not callable(data):
-        check_rows(objective, model, data)
+    show = sys.stderr.isatty() if progress is None else progress
+    evaluation_key = jax.random.split(key, 3)[2]
+    plan = Plan(n_steps, steps_per_block, evaluate, evaluation_key, checkpoint, callback, show, mesh)
+    with set_mesh(mesh):
+        learner, program = _start(
+            model, objective, state, optimizer, key, trainable=trainable, after_update=after_update, mesh=mesh
+        )
+        source = as_source(data, batch_size, mesh)
+        if source is not None and not callable(data):
+            check_rows(objective, model, data)
+        identity = {}
+        if checkpoint is not None or jax.process_count() > 1:
+            identity = run_identity(key, batch_size, data, program, evaluate)
+            check_same_settings("fit", identity)
+        snapshot = _run(program, source, data, learner, plan, identity)
+    chosen = snapshot.best if snapshot.best is not None else snapshot.learner
+    return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)
+
+
+def _start(model, objective, state, optimizer, key, *, trainable, after_update, mesh):
+    """Return what an update changes, and what it is, both where they belong."""
     model, state = on_device(model), numbers_to_arrays(on_device(state))
     mask = trainable_mask(model, trainable)
-    learner = Learner(model, on_device(optimizer.init(eqx.filter(model, mask))), state)
-    step_key, epoch_key, evaluation_key = jax.random.split(key, 3)
+    model = place(model, mesh)
+    opt_state = on_device(optimizer.init(eqx.filter(model, mask)))
+    learner = place(Learner(model, opt_state, state), mesh)
+    step_key, epoch_key, _ = jax.random.split(key, 3)
     program = Program(on_device(objective), optimizer, on_device(after_update), mask, step_key, epoch_key)
-    show = sys.stderr.isatty() if progress is None else progress
-    plan = Plan(n_steps, steps_per_block, evaluate, evaluation_key, checkpoint, callback, show)
+    if mesh is not None:
+        program = dataclasses.replace(place(program, mesh), layout=layout_of(learner))
+    return learner, program
+
+
+def _run(program: Program, source, data: Any, learner: Learner, plan: Plan, identity: dict) -> Snapshot:
+    """Go on from the last checkpoint, if there is one, to the end."""
     snapshot, store = Snapshot(0, learner, None, History()), None
-    if checkpoint is not None:
+    if plan.checkpoint is not None:
         if source is None and not isinstance(data, BatchIterator):
             raise ValueError("data: expected an iterator with get_state and set_state, got one without.")
-        store = CheckpointStore(checkpoint, run_identity(key, batch_size, data, program, evaluate))
+        store = CheckpointStore(plan.checkpoint, identity)
     try:
         if store is not None:
-            snapshot = resume(store, snapshot, data, source is None, n_steps)
-        snapshot = run_blocks(program, source, data, snapshot, plan, store)
+            snapshot = resume(store, snapshot, data, source is None, plan.n_steps, program.layout)
+        return run_blocks(program, source, data, snapshot, plan, store)
     finally:
         if store is not None:
             store.close()
-    chosen = snapshot.best if snapshot.best is not None else snapshot.learner
-    return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)

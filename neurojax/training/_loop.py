@@ -9,12 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ._block import Program, metric_buffers, run_block, start_order
+from neurojax.distributed import join_rows, place
+
+from ._block import Program, laid_out, metric_buffers, run_block, start_order
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation
 from ._sources import AbstractSource, GivenBatch, on_device
+from ._termination import TerminatedError, Termination
 
 __all__ = ["NonFiniteLossError", "Plan", "resume", "run_blocks"]
 
@@ -45,13 +49,15 @@ class Plan:
     checkpoint: Checkpoint | None
     callback: Callable[..., Any] | None
     progress: bool
+    mesh: Mesh | None = None
 
 
 class _Stepper:
     """Takes updates in blocks; keeps what lasts from block to block on the device."""
 
-    def __init__(self, program: Program, source: AbstractSource | None, data: Any, n_slots: int, start: int):
-        self.program, self.source, self.data, self.n_slots = program, source, data, n_slots
+    def __init__(self, program: Program, source: AbstractSource | None, data: Any, plan: Plan, start: int):
+        self.program, self.source, self.data = program, source, data
+        self.n_slots, self.mesh = plan.steps_per_block, plan.mesh
         self.order = None if source is None else start_order(program, source, jnp.int32(start))
         self.buffers = None
 
@@ -64,6 +70,7 @@ class _Stepper:
         for step in range(start, start + n_steps):
             try:
                 batch = on_device(next(self.data))
+                batch = batch if self.mesh is None else join_rows(batch, self.mesh, name="data")
             except StopIteration as error:
                 raise ValueError(
                     f"data: expected batches for all n_steps, got {step}, then no more."
@@ -74,7 +81,8 @@ class _Stepper:
 
     def _block(self, source: AbstractSource, learner: Any, start: int, n_steps: int, n_slots: int):
         if self.buffers is None:
-            self.buffers = metric_buffers(self.program, source, learner, self.order, n_slots)
+            buffers = metric_buffers(self.program, source, learner, self.order, n_slots)
+            self.buffers = place(buffers, self.mesh)
         learner, self.order, metrics, finite = run_block(
             self.program, source, learner, self.order, self.buffers, jnp.int32(start), jnp.int32(n_steps)
         )
@@ -134,7 +142,9 @@ def _evaluate(plan: Plan, snapshot: Snapshot, store: CheckpointStore | None) -> 
     return dataclasses.replace(snapshot, best=best, stopped_early=stop)
 
 
-def resume(store: CheckpointStore, fresh: Snapshot, data: Any, is_iterator: bool, n_steps: int) -> Snapshot:
+def resume(
+    store: CheckpointStore, fresh: Snapshot, data: Any, is_iterator: bool, n_steps: int, layout: tuple | None
+) -> Snapshot:
     """Return where the run in the store's folder stands, or ``fresh`` if there is none."""
     found = store.restore(fresh.learner)
     if found is None:
@@ -151,7 +161,8 @@ def resume(store: CheckpointStore, fresh: Snapshot, data: Any, is_iterator: bool
             f"The run in {store.run.path} was stopped early at step {found.step}; it is returned as it is.",
             stacklevel=3,
         )
-    return found
+    best = None if found.best is None else laid_out(layout, found.best)
+    return dataclasses.replace(found, learner=laid_out(layout, found.learner), best=best)
 
 
 def run_blocks(
@@ -165,9 +176,10 @@ def run_blocks(
     """Return the snapshot after the last block."""
     if snapshot.step >= plan.n_steps or snapshot.stopped_early:
         return snapshot
-    stepper = _Stepper(program, source, data, plan.steps_per_block, snapshot.step)
+    stepper = _Stepper(program, source, data, plan, snapshot.step)
+    termination = Termination(is_watched=store is not None)
     bar = tqdm(total=plan.n_steps, initial=snapshot.step, disable=not plan.progress, unit="step")
-    with bar:
+    with bar, termination:
         is_over = False
         while not is_over:
             start, end = snapshot.step, _block_end(plan, snapshot.step)
@@ -187,6 +199,10 @@ def run_blocks(
                 if asked and store is not None and not (is_due or is_over):
                     snapshot = _save(store, snapshot, source is None, data)
                 is_over = is_over or asked
+            if termination.is_asked() and store is not None and not is_over:
+                if not is_due:
+                    snapshot = _save(store, snapshot, source is None, data)
+                raise TerminatedError(end, str(store.run.path))
     return snapshot
 
 

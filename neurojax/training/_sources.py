@@ -8,8 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from neurojax._checks import check_at_least
+from neurojax.distributed import constrain_rows, n_shards, place, shard_rows
 
 __all__ = ["AbstractSource", "BatchIterator", "GivenBatch", "as_source", "on_device"]
 
@@ -75,7 +77,7 @@ class Sampled(AbstractSource):
 
     def take(self, order, step, epoch_key, batch_key):
         """Draw a batch."""
-        return self.sampler(batch_key), order
+        return constrain_rows(self.sampler(batch_key)), order
 
 
 class ShuffledRows(AbstractSource):
@@ -95,7 +97,8 @@ class ShuffledRows(AbstractSource):
         position = step % (self.n_rows // self.batch_size)
         order = jax.lax.cond(position == 0, lambda: self.start(epoch_key, step), lambda: order)
         chosen = jax.lax.dynamic_slice_in_dim(order, position * self.batch_size, self.batch_size)
-        return jax.tree.map(lambda rows: rows.at[chosen].get(mode="promise_in_bounds"), self.rows), order
+        batch = jax.tree.map(lambda rows: rows.at[chosen].get(mode="promise_in_bounds"), self.rows)
+        return constrain_rows(batch), order
 
 
 def on_device(tree):
@@ -130,18 +133,25 @@ def _count_rows(data) -> int:
     return n_rows
 
 
-def as_source(data: Any, batch_size: int | None) -> AbstractSource | None:
+def as_source(data: Any, batch_size: int | None, mesh: Mesh | None = None) -> AbstractSource | None:
     """Return how batches are taken from ``data``; ``None`` for an iterator on the host."""
     is_iterator = isinstance(data, Iterator)
     if is_iterator or callable(data):
         if batch_size is not None:
             kind = "an iterator" if is_iterator else "a sampler"
             raise ValueError(f"batch_size: expected None with {kind}, which fixes it, got {batch_size}.")
-        return None if is_iterator else Sampled(on_device(data))
+        return None if is_iterator else Sampled(place(on_device(data), mesh))
     n_rows = _count_rows(data)
     if batch_size is None:
-        return GivenBatch(on_device(data))
+        rows = on_device(data)
+        return GivenBatch(rows if mesh is None else shard_rows(rows, mesh, name="data"))
     check_at_least("batch_size", batch_size, 1)
     if batch_size > n_rows:
         raise ValueError(f"batch_size: expected at most the {n_rows} rows of data, got {batch_size}.")
-    return ShuffledRows(on_device(data), n_rows, int(batch_size))
+    if batch_size % n_shards(mesh):
+        raise ValueError(
+            f"batch_size: expected a multiple of the mesh's {n_shards(mesh)} devices along 'data', "
+            f"got {batch_size}."
+        )
+    # Whole on every device: each takes its part of a batch, in any order, from its own memory.
+    return ShuffledRows(place(on_device(data), mesh), n_rows, int(batch_size))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from neurojax._checks import check_at_least, check_finite
+from neurojax.distributed import gather
 from neurojax.runs import describe_tree, tree_arrays
 
 from ._block import Program
@@ -73,7 +74,7 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
 
 def _fingerprint(name: str, tree: Any) -> dict[str, Any]:
     """Return by path what a tree holds: settings and small arrays as they are, large ones by a checksum."""
-    arrays, entries = tree_arrays(tree), {}
+    arrays, entries = tree_arrays(gather(tree)), {}
     for path, entry in describe_tree(tree).items():
         if "value" in entry:
             entries[name + path] = entry["value"]

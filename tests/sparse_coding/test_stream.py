@@ -154,7 +154,7 @@ def test_memory_is_bounded_and_the_next_batch_is_ready(monkeypatch):
     """A generator is never far ahead, and no batch outlives its codes."""
     alive, most_alive, n_read, lead = set(), [0], [0], []
 
-    def counted_encode(dictionary, batch, penalty):
+    def counted_encode(dictionary, batch, penalty, mesh):
         memory = batch if batch.base is None else batch.base
         alive.add(id(memory))
         weakref.finalize(memory, alive.discard, id(memory))

@@ -1,0 +1,65 @@
+"""Arrays that lie in pieces over several devices: found in a tree, and summed up where they are."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, UInt32
+
+__all__ = ["checksum", "spread_arrays", "without_spread"]
+
+_MIXERS = (0x9E3779B1, 0x85EBCA77)  # odd; the second is that of xxHash
+
+
+def _is_spread(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+
+
+def spread_arrays(tree: Any) -> dict[str, jax.Array]:
+    """Return, by path, the arrays of which no device has the whole."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(keys): leaf for keys, leaf in flat if _is_spread(leaf)}
+
+
+def without_spread(tree: Any) -> Any:
+    """Return the tree with ``None`` in the place of each of these."""
+    return jax.tree.map(lambda leaf: None if _is_spread(leaf) else leaf, tree)
+
+
+def checksum(array: Any) -> list[int]:
+    """Return two 32-bit sums of an array's bits, each bit pattern mixed with its place.
+
+    Sums modulo 2³² do not depend on order: every layout over devices gives the same, and only these two
+    numbers are moved between them. For damage, not for malice.
+    """
+    return [int(total) for total in _sums(jnp.asarray(array))]
+
+
+@jax.jit
+def _sums(array: Array) -> tuple[Array, ...]:
+    words, place = _words(array), jnp.zeros((), jnp.uint32)
+    for axis, size in enumerate(words.shape):
+        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    return tuple(jnp.sum(_mixed(place, mixer) * words, dtype=jnp.uint32) for mixer in _MIXERS)
+
+
+def _words(array: Array) -> UInt32[Array, "*words"]:
+    """Return the bits as whole numbers of 32."""
+    size = array.dtype.itemsize
+    if array.dtype == bool or size < 4:
+        as_bytes = array.astype(jnp.uint8) if array.dtype == bool else None
+        narrow = {1: jnp.uint8, 2: jnp.uint16}[size]
+        bits = lax.bitcast_convert_type(array, narrow) if as_bytes is None else as_bytes
+        return bits.astype(jnp.uint32)
+    return lax.bitcast_convert_type(array, jnp.uint32)  # eight bytes become two, along a new axis
+
+
+@partial(jax.jit, static_argnums=1)
+def _mixed(place: UInt32[Array, "*words"], mixer: int) -> UInt32[Array, "*words"]:
+    """Return an odd number for each place, by the finaliser of MurmurHash3."""
+    mixed = (place + jnp.uint32(1)) * jnp.uint32(mixer)
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
+    return (mixed ^ (mixed >> 16)) | jnp.uint32(1)

@@ -1,0 +1,185 @@
+"""Small programs for any number of devices and processes: ``mesh_programs.py PROGRAM FILE [SETTINGS as JSON]``.
+
+Each writes what it ends with as an ``.npz`` file (the first process does). ``run`` starts one, in as many
+processes as asked; the programs themselves know nothing of their number but the mesh.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+N_FEATURES, N_ATOMS = 16, 48
+
+
+def run(program, path, *, n_processes=1, n_devices=1, timeout=240, wait=True, **settings):
+    """Run a program on ``n_processes · n_devices`` host devices; return its arrays, or the processes."""
+    command = [sys.executable, __file__, program, str(path), json.dumps(settings)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    flags = f"--xla_force_host_platform_device_count={n_devices} --xla_backend_optimization_level=0"
+    environment |= {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
+    if n_processes > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(n_processes)}
+    processes = [
+        subprocess.Popen(
+            command, env=environment | ({"JAX_PROCESS_ID": str(i)} if n_processes > 1 else {}),
+            stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(n_processes)
+    ]  # fmt: skip
+    if not wait:
+        return processes
+    ends = [process.communicate(timeout=timeout)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert not any(codes), f"exit codes {codes}: {ends[int(np.argmax(np.abs(codes)))][-3000:]}"
+    return dict(np.load(path))
+
+
+def _data(n=96):
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(N_ATOMS, N_FEATURES))
+    codes = rng.laplace(size=(n, N_ATOMS)) * (rng.random((n, N_ATOMS)) < 0.1)
+    return (codes @ atoms / 4).astype(np.float32)
+
+
+def _numbers(result):
+    import jax
+
+    from neurojax.distributed import gather
+
+    tree = gather((result.model, result.opt_state, result.state))
+    leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
+    arrays = {f"leaf {i}": leaf for i, leaf in enumerate(leaves)}
+    return arrays | {f"history {k}": v for k, v in result.history.to_arrays().items()}
+
+
+def encode(mesh, *, over_atoms=False, n=90, solver=None, n_features=N_FEATURES):
+    """Encode rows, of which there need be no whole number a device."""
+    import jax.numpy as jnp
+
+    from neurojax import distributed, penalties, sparse_coding
+
+    rng = np.random.default_rng(1)
+    atoms = rng.normal(size=(N_ATOMS * n_features // N_FEATURES, n_features)).astype(np.float32)
+    atoms *= np.exp(-0.1 * np.arange(n_features))
+    dictionary = sparse_coding.normalize_atoms(sparse_coding.Dictionary(jnp.asarray(atoms)))
+    if over_atoms:
+        dictionary = distributed.shard_atoms(dictionary, mesh)
+    xs = (0.3 * rng.normal(size=(n, n_features))).astype(np.float32)
+    settings = {} if solver is None else {"solver": getattr(sparse_coding, solver)()}
+    solution = sparse_coding.encode_batch(dictionary, xs, penalties.L1(0.05), tol=1e-5, mesh=mesh, **settings)
+    return vars(distributed.gather(solution))
+
+
+def learn(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5, seed=0, data_seed=0):
+    """Learn a dictionary by Adam, atoms replaced where they die."""
+    import time
+
+    import jax
+    import optax
+
+    from neurojax import distributed, penalties
+    from neurojax.sparse_coding import AtomUsage, DictionaryUpkeep, SparseCodingObjective, random_dictionary
+    from neurojax.training import Checkpoint, fit
+
+    objective, optimizer = SparseCodingObjective(penalties.L1(0.1), tol=1e-5), optax.adam(0.01)
+    dictionary = random_dictionary(jax.random.key(1), N_ATOMS, N_FEATURES)
+    usage = AtomUsage.init(dictionary)
+    if over_atoms:
+        dictionary = distributed.shard_atoms(dictionary, mesh)
+    return _numbers(
+        fit(
+            dictionary, objective, _data() + np.float32(data_seed), optimizer=optimizer, n_steps=n_steps, batch_size=16,
+            key=jax.random.key(seed), state=usage, after_update=DictionaryUpkeep(objective, optimizer, 4),
+            checkpoint=None if folder is None else Checkpoint(folder, every=every), steps_per_block=2,
+            callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,
+        )
+    )  # fmt: skip
+
+
+def pcd(mesh, *, folder=None, n_steps=30):
+    """Learn a restricted Boltzmann machine from persistent chains, which lie over the mesh."""
+    import jax
+    import optax
+
+    from neurojax import boltzmann, distributed
+    from neurojax.training import Checkpoint, fit
+
+    rows = (np.random.default_rng(0).random((64, 12)) < 0.3).astype(np.float32)
+    rbm = boltzmann.BernoulliRBM.from_data(rows, 6, jax.random.key(0), scale=0.1)
+    rule = boltzmann.ContrastiveObjective()
+    chains = rule.init(rbm, 32, jax.random.key(1))
+    if mesh is not None:
+        chains = distributed.shard_rows(chains, mesh)
+    result = fit(
+        rbm, rule, rows, optimizer=optax.sgd(0.05), n_steps=n_steps, batch_size=16, key=jax.random.key(2),
+        state=chains, checkpoint=None if folder is None else Checkpoint(folder, every=10), mesh=mesh,
+        progress=False,
+    )  # fmt: skip
+    return _numbers(result)
+
+
+def vae(mesh):
+    """Learn a variational autoencoder."""
+    import jax
+    import optax
+
+    from neurojax import autoencoder as ae
+    from neurojax.training import fit
+
+    rows = (np.random.default_rng(0).random((64, 12)) < 0.3).astype(np.float32)
+    model = ae.VariationalAutoencoder.from_sizes(12, [8], 3, jax.random.key(0))
+    result = fit(
+        model, ae.ELBOObjective(is_binarized=True), rows, optimizer=optax.adam(0.01), n_steps=20, batch_size=16,
+        key=jax.random.key(1), mesh=mesh, progress=False,
+    )  # fmt: skip
+    return _numbers(result)
+
+
+def chains(mesh, *, n_chains=16):
+    """Run Gibbs chains of a Boltzmann machine."""
+    import jax
+
+    from neurojax import boltzmann, distributed
+    from neurojax.chains import sample_chains
+
+    rows = (np.random.default_rng(0).random((64, 12)) < 0.3).astype(np.float32)
+    rbm = boltzmann.BernoulliRBM.from_data(rows, 6, jax.random.key(0), scale=0.1)
+    run = jax.jit(
+        lambda v, key: sample_chains(
+            lambda v, key: boltzmann.gibbs_step(rbm, v, key), v, key, n_samples=5, mesh=mesh
+        )
+    )
+    samples = run(rows[:n_chains], jax.random.key(3)).samples
+    return {"samples": np.asarray(distributed.gather(samples))}
+
+
+PROGRAMS = {f.__name__: f for f in (encode, learn, pcd, vae, chains)}
+
+
+def main(program, path, settings):
+    import jax
+
+    from neurojax import distributed
+
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        distributed.start_processes(heartbeat_timeout_seconds=10)
+    settings = json.loads(settings)
+    n_model = settings.pop("n_model", 1)
+    per_process = settings.pop("per_process", {}).get(str(jax.process_index()), {})
+    mesh = None if settings.pop("without_mesh", False) else distributed.make_mesh(n_model=n_model)
+    arrays = PROGRAMS[program](mesh, **settings, **per_process)
+    if distributed.is_main_process():
+        with Path(path).open("wb") as file:
+            np.savez(file, **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
