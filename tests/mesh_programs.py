@@ -1,6 +1,6 @@
-"""Small programs for any number of devices and processes: ``mesh_programs.py PROGRAM FILE [SETTINGS as JSON]``.
+"""Small programs for any number of devices and processes: ``mesh_programs.py PROGRAM FILE SETTINGS``.
 
-Each writes what it ends with as an ``.npz`` file (the first process does). ``run`` starts one, in as many
+Settings are JSON. Each program writes what it ends with as an ``.npz`` file (the first process does). ``run`` starts one, in as many
 processes as asked; the programs themselves know nothing of their number but the mesh.
 """
 
@@ -94,14 +94,14 @@ def learn(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5
     usage = AtomUsage.init(dictionary)
     if over_atoms:
         dictionary = distributed.shard_atoms(dictionary, mesh)
-    return _numbers(
-        fit(
-            dictionary, objective, _data() + np.float32(data_seed), optimizer=optimizer, n_steps=n_steps, batch_size=16,
-            key=jax.random.key(seed), state=usage, after_update=DictionaryUpkeep(objective, optimizer, 4),
-            checkpoint=None if folder is None else Checkpoint(folder, every=every), steps_per_block=2,
-            callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,
-        )
+    result = fit(
+        dictionary, objective, _data() + np.float32(data_seed), optimizer=optimizer, n_steps=n_steps,
+        batch_size=16, key=jax.random.key(seed), state=usage,
+        after_update=DictionaryUpkeep(objective, optimizer, 4), steps_per_block=2,
+        checkpoint=None if folder is None else Checkpoint(folder, every=every),
+        callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,
     )  # fmt: skip
+    return _numbers(result)
 
 
 def pcd(mesh, *, folder=None, n_steps=30):
@@ -137,8 +137,8 @@ def vae(mesh):
     rows = (np.random.default_rng(0).random((64, 12)) < 0.3).astype(np.float32)
     model = ae.VariationalAutoencoder.from_sizes(12, [8], 3, jax.random.key(0))
     result = fit(
-        model, ae.ELBOObjective(is_binarized=True), rows, optimizer=optax.adam(0.01), n_steps=20, batch_size=16,
-        key=jax.random.key(1), mesh=mesh, progress=False,
+        model, ae.ELBOObjective(is_binarized=True), rows, optimizer=optax.adam(0.01), n_steps=20,
+        batch_size=16, key=jax.random.key(1), mesh=mesh, progress=False,
     )  # fmt: skip
     return _numbers(result)
 

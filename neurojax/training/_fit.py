@@ -18,7 +18,7 @@ from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
 from ._objectives import check_rows
 from ._sources import BatchIterator, as_source, on_device
-from ._start import check_arguments, numbers_to_arrays, run_identity, trainable_mask
+from ._start import fingerprint, check_arguments, numbers_to_arrays, run_identity, trainable_mask
 
 __all__ = ["FitResult", "fit"]
 
@@ -136,7 +136,8 @@ def fit(
         identity = {}
         if checkpoint is not None or jax.process_count() > 1:
             identity = run_identity(key, batch_size, data, program, evaluate)
-            check_same_settings("fit", identity)
+            counts = {"n_steps": n_steps, "steps_per_block": steps_per_block}
+            check_same_settings("fit", counts | identity | fingerprint("model", model))
         snapshot = _run(program, source, data, learner, plan, identity)
     chosen = snapshot.best if snapshot.best is not None else snapshot.learner
     return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)

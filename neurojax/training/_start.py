@@ -18,7 +18,7 @@ from ._checkpoint import Checkpoint
 from ._history import Evaluation
 from ._sources import on_device
 
-__all__ = ["check_arguments", "numbers_to_arrays", "run_identity", "trainable_mask"]
+__all__ = ["check_arguments", "fingerprint", "numbers_to_arrays", "run_identity", "trainable_mask"]
 
 _SHOWN_SIZE = 4
 
@@ -72,7 +72,7 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
     return mask
 
 
-def _fingerprint(name: str, tree: Any) -> dict[str, Any]:
+def fingerprint(name: str, tree: Any) -> dict[str, Any]:
     """Return by path what a tree holds: settings and small arrays as they are, large ones by a checksum."""
     arrays, entries = tree_arrays(gather(tree)), {}
     for path, entry in describe_tree(tree).items():
@@ -93,10 +93,10 @@ def run_identity(
     return {
         "key": jax.random.key_data(key).tolist(),
         "batch_size": batch_size,
-        **_fingerprint("data", "an iterator" if isinstance(data, Iterator) else data),
-        **_fingerprint("objective", program.objective),
-        **_fingerprint("after_update", program.after_update),
-        **_fingerprint("trainable", program.mask),
+        **fingerprint("data", "an iterator" if isinstance(data, Iterator) else data),
+        **fingerprint("objective", program.objective),
+        **fingerprint("after_update", program.after_update),
+        **fingerprint("trainable", program.mask),
         "evaluate (every, patience, keep_best)": watched,
-        **_fingerprint("evaluate.function", None if evaluate is None else evaluate.function),
+        **fingerprint("evaluate.function", None if evaluate is None else evaluate.function),
     }

@@ -1,0 +1,272 @@
+"""Many devices and processes: the same numbers as on one, wherever arrays lie, and nothing lost."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import mesh_programs
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from neurojax import distributed
+from neurojax.distributed import make_mesh
+from neurojax.training._spread import checksum
+
+EIGHT = {"n_devices": 8}
+TWO_PROCESSES = {"n_processes": 2, "n_devices": 2}
+FOUR_PROCESSES = {"n_processes": 4, "n_devices": 2}
+# Sums over a batch are added in another order: float32 rounding, and what Adam and the stopping of inference
+# at a gap of 1e-5 make of it within these few steps.
+TOLERANCE = {"encode": 1e-6, "chains": 0, "pcd": 2e-6, "vae": 2e-5, "learn": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    """What each program ends with on one device, without a mesh; run when first asked for."""
+    folder, results = tmp_path_factory.mktemp("one"), {}
+
+    def result(program, **settings):
+        name = program + json.dumps(settings)
+        if name not in results:
+            path = folder / f"{len(results)}.npz"
+            results[name] = mesh_programs.run(program, path, without_mesh=True, **settings)
+        return results[name]
+
+    return result
+
+
+def assert_same(came, expected, tolerance):
+    assert came.keys() == expected.keys()
+    for name, values in expected.items():
+        if "inference_steps" not in name:  # a step more or less is no difference in the codes
+            np.testing.assert_allclose(came[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("program", ["encode", "learn", "pcd", "vae", "chains"])
+def test_eight_devices_do_what_one_does(program, one_device, tmp_path):
+    came = mesh_programs.run(program, tmp_path / "eight.npz", **EIGHT)
+    assert_same(came, one_device(program), TOLERANCE[program])
+
+
+@pytest.mark.parametrize("program", ["learn", "pcd"])
+def test_two_processes_do_what_one_does(program, one_device, tmp_path):
+    came = mesh_programs.run(program, tmp_path / "two.npz", **TWO_PROCESSES)
+    assert_same(came, one_device(program), TOLERANCE[program])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["encode", "learn", "pcd", "vae", "chains"])
+@pytest.mark.parametrize("topology", [TWO_PROCESSES, FOUR_PROCESSES], ids=["two", "four"])
+def test_processes_do_what_one_device_does(topology, program, one_device, tmp_path):
+    came = mesh_programs.run(program, tmp_path / "many.npz", **topology)
+    assert_same(came, one_device(program), TOLERANCE[program])
+
+
+@pytest.mark.parametrize(
+    ("program", "settings", "tolerance"),
+    [
+        ("encode", {"solver": "FISTA"}, 5e-3),
+        ("encode", {"n_features": 64}, 5e-3),  # codes of a gap of 1e-5; other roundings, other steps
+        ("learn", {}, 3e-3),
+    ],
+)
+def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, one_device, tmp_path):
+    came = mesh_programs.run(
+        program, tmp_path / "atoms.npz", n_model=2, over_atoms=True, n_devices=4, **settings
+    )
+    expected = dict(one_device(program, **settings))
+    for name in ("n_steps", "residual"):
+        came.pop(name, None), expected.pop(name, None)
+    assert_same(came, expected, tolerance)
+
+
+@pytest.mark.slow
+def test_restored_from_four_processes_onto_two_and_onto_one(one_device, tmp_path):
+    """Atoms in pieces when they were saved, in other pieces and whole when they are read."""
+    expected = one_device("learn", n_steps=20)
+    spread = {"n_model": 2, "over_atoms": True, "folder": str(tmp_path / "run")}
+    mesh_programs.run("learn", tmp_path / "a.npz", n_steps=10, **FOUR_PROCESSES, **spread)
+    mesh_programs.run("learn", tmp_path / "b.npz", n_steps=15, **TWO_PROCESSES, **spread)
+    came = mesh_programs.run(
+        "learn", tmp_path / "c.npz", n_steps=20, without_mesh=True, folder=str(tmp_path / "run")
+    )
+    assert_same(came, expected, 3e-3)
+    assert len(came["history metrics/loss"]) == 20
+
+
+def test_atoms_in_pieces_are_saved_and_read_on_other_devices(one_device, tmp_path):
+    folder = {"folder": str(tmp_path / "run")}
+    mesh_programs.run(
+        "learn", tmp_path / "a.npz", n_steps=6, n_model=2, over_atoms=True, n_devices=4, **folder
+    )
+    came = mesh_programs.run("learn", tmp_path / "b.npz", without_mesh=True, **folder)
+    assert_same(came, one_device("learn"), 3e-3)
+
+
+def kill_and_go_on(tmp_path, seconds, **topology):
+    """Start a run, kill one of its processes, let a scheduler's part be played for the others; go on."""
+    settings = {"folder": str(tmp_path / "run"), "n_steps": 40, **topology}
+    processes = mesh_programs.run("learn", tmp_path / "killed.npz", wait=False, pause=0.05, **settings)
+    time.sleep(seconds)
+    processes[random.randrange(len(processes))].send_signal(signal.SIGKILL)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    return mesh_programs.run("learn", tmp_path / "whole.npz", **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", [{"n_devices": 1}, {"n_processes": 2}], ids=["one", "one-of-two"])
+def test_twenty_kills_at_random_moments_change_nothing(topology, tmp_path):
+    """Bit for bit on the same topology: ten kills of each, at moments from start-up to the end."""
+    n_processes = topology.get("n_processes", 1)
+    settings = {"n_steps": 40, **topology}
+    began = time.monotonic()
+    expected = mesh_programs.run("learn", tmp_path / "expected.npz", pause=0.05, **settings)
+    whole = time.monotonic() - began
+    moments = random.Random(n_processes)
+    for turn in range(10):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        came = kill_and_go_on(folder, moments.uniform(0.2, 1.0) * whole, **topology)
+        assert came.keys() == expected.keys()
+        assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+def test_sigterm_saves_and_the_same_call_goes_on(one_device, tmp_path):
+    folder = tmp_path / "run"
+    settings = {"folder": str(folder), "n_steps": 60, "every": 1000, "without_mesh": True}
+    (process,) = mesh_programs.run("learn", tmp_path / "a.npz", wait=False, pause=0.2, **settings)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "terminated: step" in message
+    assert f"is saved in {folder}; the same call goes on" in message
+    came = mesh_programs.run("learn", tmp_path / "b.npz", **settings)
+    assert len(came["history metrics/loss"]) == 60
+    expected = mesh_programs.run("learn", tmp_path / "c.npz", n_steps=60, without_mesh=True)
+    assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+@pytest.mark.parametrize("what", ["seed", "data_seed", "n_steps"])
+def test_other_settings_in_another_process_are_named(what, tmp_path):
+    processes = mesh_programs.run(
+        "learn", tmp_path / "never.npz", wait=False, n_processes=2, per_process={"1": {what: 7}}
+    )
+    messages = [process.communicate(timeout=120)[1] for process in processes]
+    wanted = {
+        "seed": "key is",
+        "data_seed": "data",
+        "n_steps": "n_steps is 12 in process 0 and 7 in process 1",
+    }
+    assert all(process.returncode for process in processes)
+    for message in messages:
+        assert "fit: expected the same in all processes, but" in message
+        assert wanted[what] in message
+
+
+def test_checksums_see_one_bit_wherever_it_is():
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float16, np.int8, bool, np.uint32):
+        array = rng.integers(0, 2, (7, 5)).astype(dtype)
+        expected = checksum(array)
+        assert expected == checksum(jnp.asarray(array))
+        for place in ((0, 0), (3, 2), (6, 4)):
+            changed = array.copy()
+            changed[place] = not changed[place]
+            assert checksum(changed) != expected
+        assert checksum(array[::-1]) != expected
+
+
+def meshes():
+    device = np.array(jax.devices()[:1])
+    yield "mesh: expected a jax.sharding.Mesh, got int", 3
+    yield r"mesh: expected the axes 'data' and, .* got \('rows',\)", jax.sharding.Mesh(device, ("rows",))
+    explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    yield "mesh: expected axes of type Auto", explicit
+
+
+@pytest.mark.parametrize(("message", "mesh"), list(meshes()))
+def test_a_wrong_mesh_is_named(message, mesh, untyped):
+    from training_runs import KEY, ROWS, SGD, Distance
+
+    from neurojax.chains import sample_chains
+    from neurojax.penalties import L1
+    from neurojax.sparse_coding import Dictionary, encode_batch, encode_stream
+    from neurojax.training import fit
+
+    dictionary, xs = Dictionary(jnp.eye(2)), np.ones((3, 2), np.float32)
+    calls = [
+        lambda: encode_batch(dictionary, xs, L1(0.5), mesh=mesh),
+        lambda: encode_stream(dictionary, xs, L1(0.5), mesh=mesh),
+        lambda: sample_chains(lambda x, key: x, xs, KEY, n_samples=1, mesh=mesh),
+        lambda: fit(
+            jnp.zeros(2), Distance(jnp.array(1.0)), ROWS, optimizer=SGD, n_steps=1, key=KEY, mesh=mesh
+        ),
+        lambda: distributed.shard_rows(xs, mesh),
+        lambda: distributed.shard_atoms(dictionary, mesh),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_what_does_not_divide_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"n_model: expected a divisor of the 1 devices, got 3"):
+        make_mesh(n_model=3)
+    with pytest.raises(ValueError, match=r"n_model: .* ≥ 1, got 0"):
+        make_mesh(n_model=0)
+    (process,) = mesh_programs.run("pcd", tmp_path / "never.npz", wait=False, n_devices=3)
+    assert "['visible']" in (message := process.communicate(timeout=60)[1]) or "tree" in message
+    assert "divides over 3 devices along 'data'" in message
+
+
+def test_one_device_meshes_change_no_number(one_device):
+    """In this process: an ambient mesh, and one that is given."""
+    from neurojax.penalties import L1
+    from neurojax.sparse_coding import encode_batch, random_dictionary
+
+    dictionary = random_dictionary(jax.random.key(0), 8, 4)
+    xs = jax.random.normal(jax.random.key(1), (9, 4))
+    plain = encode_batch(dictionary, xs, L1(0.1)).value
+    mesh = make_mesh()
+    given = encode_batch(dictionary, xs, L1(0.1), mesh=mesh)
+    with jax.set_mesh(mesh):
+        ambient = encode_batch(dictionary, xs, L1(0.1))
+    np.testing.assert_array_equal(plain, given.value)
+    np.testing.assert_array_equal(plain, ambient.value)
+
+
+def test_gradients_pass_through_codes_on_a_mesh():
+    from neurojax.convergence import Implicit
+    from neurojax.penalties import L1
+    from neurojax.sparse_coding import Dictionary, encode_batch, random_dictionary
+
+    atoms = random_dictionary(jax.random.key(0), 8, 4).atoms
+    xs = jax.random.normal(jax.random.key(1), (9, 4))
+
+    def loss(atoms, mesh):
+        return jnp.sum(
+            encode_batch(Dictionary(atoms), xs, L1(0.1), gradient=Implicit(), mesh=mesh).value ** 2
+        )
+
+    np.testing.assert_allclose(
+        jax.grad(loss)(atoms, make_mesh()), jax.grad(loss)(atoms, None), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_start_without_its_environment_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES: expected a whole number, got 'two'"):
+        distributed.start_processes()
+    assert os.environ["JAX_NUM_PROCESSES"] == "two"
