@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from ._checks import check_at_least, check_positive, check_rank, check_real
 from ._types import PRNGKey, Scalar
-from .distributed import over_rows
+from .distributed import lay_rows, over_rows
 
 __all__ = [
     "Chain",
@@ -62,6 +62,7 @@ def sample_chain(
     n_burn_in: int = 0,
     thin: int = 1,
     record: Callable[[Any], Any] = lambda state: state,
+    mesh: Mesh | None = None,
 ) -> Chain:
     """Run one Markov chain and record it.
 
@@ -85,12 +86,15 @@ def sample_chain(
         n_burn_in: transitions before the first that counts, ≥ 0.
         thin: transitions for each recorded state, ≥ 1; the last of them is recorded.
         record: what to keep of a state, for example a statistic; by default all of it.
+        mesh: the devices over which the leading axis of the state's arrays is laid, where one state holds many
+            chains, such as the rows of a batch. For chains of their own see `sample_chains`.
 
     Returns:
         The samples and the last state.
 
     Raises:
-        ValueError: at trace time, for counts out of range, or 2³¹ transitions or more.
+        ValueError: at trace time, for counts out of range, 2³¹ transitions or more, and for a state that does
+            not divide over the mesh.
     """
     check_at_least("n_samples", n_samples, 1)
     check_at_least("n_burn_in", n_burn_in, 0)
@@ -101,6 +105,9 @@ def sample_chain(
             f"n_burn_in + n_samples·thin: expected at most {_MOST_TRANSITIONS} transitions in one run, got "
             f"{n_burn_in + n_samples * thin}. Continue from the last state with a fresh key."
         )
+
+    if mesh is not None:
+        state = lay_rows(state, mesh, name="state")
 
     def move(i, state):
         return kernel(state, jax.random.fold_in(key, i))

@@ -40,6 +40,7 @@ __all__ = [
     "gather",
     "is_main_process",
     "join_rows",
+    "lay_rows",
     "make_mesh",
     "n_shards",
     "over_rows",
@@ -119,6 +120,13 @@ def shard_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
     check_mesh(mesh)
     _check_divisible(name, tree, mesh.shape[DATA])
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))
+
+
+def lay_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
+    """Lay the leading axis of every array over ``"data"``, inside ``jit`` or outside: as `shard_rows`."""
+    check_mesh(mesh)
+    _check_divisible(name, tree, mesh.shape[DATA])
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
 def join_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:

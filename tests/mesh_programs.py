@@ -1,7 +1,7 @@
 """Small programs for any number of devices and processes: ``mesh_programs.py PROGRAM FILE SETTINGS``.
 
-Settings are JSON. Each program writes what it ends with as an ``.npz`` file (the first process does). ``run`` starts one, in as many
-processes as asked; the programs themselves know nothing of their number but the mesh.
+Settings are JSON. Each program writes what it ends with as an ``.npz`` file (the first process does). ``run``
+starts one, in as many processes as asked; the programs themselves know nothing of their number but the mesh.
 """
 
 import json
@@ -78,7 +78,18 @@ def encode(mesh, *, over_atoms=False, n=90, solver=None, n_features=N_FEATURES):
     return vars(distributed.gather(solution))
 
 
-def learn(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5, seed=0, data_seed=0):
+def learn(
+    mesh,
+    *,
+    over_atoms=False,
+    folder=None,
+    n_steps=12,
+    pause=0.0,
+    every=5,
+    seed=0,
+    data_seed=0,
+    n_atoms=N_ATOMS,
+):
     """Learn a dictionary by Adam, atoms replaced where they die."""
     import time
 
@@ -90,7 +101,7 @@ def learn(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5
     from neurojax.training import Checkpoint, fit
 
     objective, optimizer = SparseCodingObjective(penalties.L1(0.1), tol=1e-5), optax.adam(0.01)
-    dictionary = random_dictionary(jax.random.key(1), N_ATOMS, N_FEATURES)
+    dictionary = random_dictionary(jax.random.key(1), n_atoms, N_FEATURES)
     usage = AtomUsage.init(dictionary)
     if over_atoms:
         dictionary = distributed.shard_atoms(dictionary, mesh)
@@ -98,6 +109,36 @@ def learn(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5
         dictionary, objective, _data() + np.float32(data_seed), optimizer=optimizer, n_steps=n_steps,
         batch_size=16, key=jax.random.key(seed), state=usage,
         after_update=DictionaryUpkeep(objective, optimizer, 4), steps_per_block=2,
+        checkpoint=None if folder is None else Checkpoint(folder, every=every),
+        callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,
+    )  # fmt: skip
+    return _numbers(result)
+
+
+def centres(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5, seed=0, data_seed=0,
+            n_atoms=N_ATOMS):  # fmt: skip
+    """Move points towards rows, each by how near it is: what learning is, and quick to compile."""
+    import time
+
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from neurojax import distributed
+    from neurojax.training import Checkpoint, fit
+
+    points = jax.random.normal(jax.random.key(1), (n_atoms, N_FEATURES))
+    if over_atoms:
+        points = distributed.shard_atoms(points, mesh)
+
+    def objective(model, state, batch, key):
+        near = jax.nn.softmax(batch @ model.T + 0.01 * jax.random.normal(key, (n_atoms,)))
+        loss = jnp.mean((batch - near @ model) ** 2)
+        return loss, (state + loss, {})
+
+    result = fit(
+        points, objective, _data() + np.float32(data_seed), optimizer=optax.adam(0.01), n_steps=n_steps,
+        batch_size=16, key=jax.random.key(seed), state=0.0, steps_per_block=2,
         checkpoint=None if folder is None else Checkpoint(folder, every=every),
         callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,
     )  # fmt: skip
@@ -161,7 +202,7 @@ def chains(mesh, *, n_chains=16):
     return {"samples": np.asarray(distributed.gather(samples))}
 
 
-PROGRAMS = {f.__name__: f for f in (encode, learn, pcd, vae, chains)}
+PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains)}
 
 
 def main(program, path, settings):

@@ -18,7 +18,7 @@ from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
 from ._objectives import check_rows
 from ._sources import BatchIterator, as_source, on_device
-from ._start import fingerprint, check_arguments, numbers_to_arrays, run_identity, trainable_mask
+from ._start import check_arguments, fingerprint, numbers_to_arrays, run_identity, trainable_mask
 
 __all__ = ["FitResult", "fit"]
 
