@@ -90,7 +90,7 @@ def ambient_mesh() -> AbstractMesh | None:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or DATA not in mesh.axis_names or set(mesh.axis_names) - {DATA, MODEL}:
         return None
-    return None if DATA in mesh.manual_axes else mesh
+    return mesh if all(kind == AxisType.Auto for kind in mesh.axis_types) else None
 
 
 def set_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
@@ -162,12 +162,15 @@ def shard_atoms(dictionary: Any, mesh: Mesh) -> Any:
 
 
 def place(tree: Any, mesh: Mesh | None) -> Any:
-    """Put every array on the mesh: those that lie over it already stay so, all others are on every device."""
+    """Put every array on the mesh: those that lie over it stay so, all others are on every device.
+
+    Traced arrays are returned as they are.
+    """
     if mesh is None:
         return tree
 
     def put(leaf):
-        if not eqx.is_array(leaf):
+        if not eqx.is_array(leaf) or isinstance(leaf, jax.core.Tracer):
             return leaf
         is_placed = isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
         return leaf if is_placed else jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))

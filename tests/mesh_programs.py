@@ -193,12 +193,12 @@ def chains(mesh, *, n_chains=16):
 
     rows = (np.random.default_rng(0).random((64, 12)) < 0.3).astype(np.float32)
     rbm = boltzmann.BernoulliRBM.from_data(rows, 6, jax.random.key(0), scale=0.1)
-    run = jax.jit(
-        lambda v, key: sample_chains(
-            lambda v, key: boltzmann.gibbs_step(rbm, v, key), v, key, n_samples=5, mesh=mesh
-        )
-    )
-    samples = run(rows[:n_chains], jax.random.key(3)).samples
+
+    @jax.jit
+    def run(rbm, v, key):
+        return sample_chains(lambda v, key: boltzmann.gibbs_step(rbm, v, key), v, key, n_samples=5, mesh=mesh)
+
+    samples = run(rbm, rows[:n_chains], jax.random.key(3)).samples
     return {"samples": np.asarray(distributed.gather(samples))}
 
 

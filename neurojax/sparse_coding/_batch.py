@@ -16,7 +16,7 @@ from .._sparsa import SpaRSA
 from .._trees import constant
 from .._types import Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Implicit, Solution, iterate_rows
-from ..distributed import DATA, ambient_mesh, check_mesh, n_shards
+from ..distributed import DATA, ambient_mesh, check_mesh, n_shards, place
 from ..penalties import AbstractPenalty, AbstractProximalPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
 from ._encode import default_tol, encode, problem_settings
@@ -99,6 +99,7 @@ def encode_batch(
         steps_per_check = 1 if isinstance(solver, SpaRSA) else 10
     if mesh is not None:
         check_mesh(mesh)
+        dictionary, penalty, xs, init = place((dictionary, penalty, xs, init), mesh)
     over = ambient_mesh() if mesh is None else mesh
     if n_slots is None:
         n_atoms = jax.eval_shape(lambda x: dictionary.empty_code(x), xs[0]).shape[0]
