@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import neural_coding as nc
+from .._untrusted import read_numpy, read_whole
 from ..neural_coding import AbstractDecoder, AbstractFittedDecoder, AngleBins, DecodingNetwork
 from ..runs import write_atomically
 from ..training import History
@@ -178,7 +179,7 @@ def load_if_same(path: Path, identity: str) -> dict[str, np.ndarray] | None:
     """Return the arrays of `save_with_identity`, or nothing if they are not there or of other settings."""
     if not path.is_file():
         return None
-    with np.load(path) as file:
-        if str(file["identity"]) != identity:
-            return None
-        return {name: file[name] for name in file.files if name != "identity"}
+    arrays = read_whole(path, "arrays that a run has saved", read_numpy)
+    if str(arrays.pop("identity", "")) != identity:
+        return None
+    return arrays

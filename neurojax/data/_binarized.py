@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._untrusted import open_regular, read_all
 from ._files import read_arrays
 from ._sets import download_file, find_file
 
@@ -17,6 +18,7 @@ Split = Literal["train", "valid", "test"]
 
 _URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 _N_PIXELS = 784
+_MOST_ROWS = 50_000
 _SHA256 = {  # of the text files as distributed
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
     "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
@@ -104,8 +106,14 @@ def _as_text(rows: np.ndarray) -> np.ndarray:
 
 
 def _read_amat(path: Path) -> np.ndarray:
+    most = _MOST_ROWS * 2 * _N_PIXELS
+    file, n_bytes = open_regular(path)
+    with file:
+        if n_bytes > most:
+            raise ValueError(f"{path}: expected a file of at most {most} bytes, got {n_bytes}.")
+        text = bytes(read_all(file, most))
     try:
-        return parse_amat(path.read_bytes(), _N_PIXELS)
+        return parse_amat(text, _N_PIXELS)
     except ValueError as error:
         raise ValueError(f"{path}: {error} Remove the file to have it downloaded again.") from error
 

@@ -1,12 +1,13 @@
 """Small colour photographs of ten classes: the CIFAR-10 set, whole or its first rows."""
 
+import gzip
 import hashlib
 import lzma
 import tarfile
 import zlib
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import IO, Literal, NamedTuple, cast, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +57,7 @@ _PART = {
 _SIDE, _N_CHANNELS = 32, 3
 _RECORD = 1 + _N_CHANNELS * _SIDE * _SIDE  # the class, then the red, the green and the blue plane
 _MOST_XZ_MEMORY = 2**27  # what xz asks for at its highest setting is half of it
+_MOST_ARCHIVE = 60_000 * _RECORD + 2**20  # the six batches, and what lies between them
 _AGAIN = "Remove the file to have it looked for elsewhere or downloaded again."
 
 
@@ -78,7 +80,7 @@ def cifar10(split: Split = "train") -> LabelledColourImages:
     then in ``cifar10`` in the cache (``pooch.os_cache("neurojax")``); in each, in this order:
 
     - the original binary files, ``data_batch_1.bin`` to ``data_batch_5.bin`` or ``test_batch.bin``;
-    - the archive ``cifar-10-binary.tar.gz``, read without extracting it;
+    - the archive ``cifar-10-binary.tar.gz``, read without extracting it or following links;
     - the first rows alone: ``data_batch_1.bin.xz`` (10,000 training images) or
       ``test_batch_first1000.bin.xz`` (1,000 test images).
 
@@ -155,13 +157,21 @@ def _read_archive(path: Path, batches: tuple[_Batch, ...]) -> list[bytes]:
     """Return the batches out of the archive, each read in memory; nothing is extracted."""
     with path.open("rb") as file:
         _check_digest(str(path), file, _ARCHIVE_DIGEST)
+        file.seek(0)
+        return _members(path, file, batches)
+
+
+def _members(path: Path, file: BufferedIOBase, batches: tuple[_Batch, ...]) -> list[bytes]:
+    """Return the batches out of an open archive, of which no more is inflated than the whole set takes."""
     wanted = {f"{_ARCHIVE_FOLDER}/{batch.name}": batch for batch in batches}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.name in wanted and member.isreg():
-                    found[member.name] = _read_member(path, archive, member, wanted[member.name])
+        with gzip.GzipFile(fileobj=file) as unzipped:
+            limited = cast(IO[bytes], _Limited(unzipped, _MOST_ARCHIVE))
+            with tarfile.open(fileobj=limited, mode="r:") as archive:
+                for member in archive:
+                    if member.name in wanted and member.isreg():
+                        found[member.name] = _read_member(path, archive, member, wanted[member.name])
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{path}: expected a whole tar.gz archive, got one that cannot be read "
@@ -171,6 +181,31 @@ def _read_archive(path: Path, batches: tuple[_Batch, ...]) -> list[bytes]:
         if name not in found:
             raise ValueError(f"{path}: expected a file {name} in it, got none. {_AGAIN}")
     return [found[name] for name in wanted]
+
+
+class _Limited:
+    """A file that ends in an error where more of it is read than a limit; each step is bounded."""
+
+    def __init__(self, file: BufferedIOBase, most: int):
+        self.file, self.most = file, most
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seek(self, place: int) -> int:
+        self._check(place)
+        return self.file.seek(place)
+
+    def read(self, n_bytes: int) -> bytes:
+        self._check(self.file.tell() + n_bytes)
+        try:
+            return self.file.read(n_bytes)
+        except gzip.BadGzipFile as error:
+            raise tarfile.ReadError(str(error)) from error
+
+    def _check(self, place: int) -> None:
+        if place > self.most:
+            raise tarfile.ReadError(f"expected at most {self.most} bytes inflated, got more")
 
 
 def _read_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, batch: _Batch) -> bytes:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._untrusted import open_regular, read_all
 from ._sets import download_file, find_file
 
 __all__ = ["LabelledImages", "mnist", "mnist_subset", "read_idx"]
@@ -66,7 +67,6 @@ _GZIP = b"\x1f\x8b"
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST_AXES = 8
 _MOST_BYTES = 2**30
-_PIECE = 2**20
 
 
 class LabelledImages(NamedTuple):
@@ -165,7 +165,8 @@ def read_idx(path: str | Path, *, sha256: str | None = None) -> np.ndarray:
     The format: two zero bytes; a byte for the type of number (08 uint8, 09 int8, 0B int16, 0C int32, 0D
     float32, 0E float64); a byte for the number of axes, here 1 to 8; for each axis its size, as a big-endian
     uint32; then the numbers, big-endian, the last axis fastest. The header is checked before anything else is
-    read, then no more is decompressed than it announces and one byte, and at most 1 GiB.
+    read, then no more is decompressed than it announces and one byte, and at most 1 GiB. Memory is taken as
+    the numbers come: at most three times what the file holds, decompressed.
 
     Args:
         path: the file; its first bytes, not its name, say whether it is compressed.
@@ -189,7 +190,8 @@ def read_idx(path: str | Path, *, sha256: str | None = None) -> np.ndarray:
         array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    with path.open("rb") as file:
+    file, _ = open_regular(path)
+    with file:
         is_zipped = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
         if not is_zipped:
@@ -212,7 +214,7 @@ def _read_array(path: Path, file: BufferedIOBase, sha256: str | None) -> np.ndar
             f"{path}: expected 1 to {_MOST_BYTES} bytes of numbers, got a header that says {dtype.name} of "
             f"shape {shape}, {n_bytes} bytes."
         )
-    body = _read_at_most(file, n_bytes + 1)
+    body = read_all(file, n_bytes + 1)
     if len(body) != n_bytes:
         came = "more" if len(body) > n_bytes else f"{len(body)}"
         raise ValueError(
@@ -241,14 +243,6 @@ def _read_header(path: Path, file: BufferedIOBase) -> tuple[bytes, np.dtype, tup
             f"{path}: expected {4 * n_axes} bytes for the sizes of {n_axes} axes, got {len(sizes)}."
         )
     return magic + sizes, np.dtype(_IDX_DTYPES[magic[2]]), struct.unpack(f">{n_axes}I", sizes)
-
-
-def _read_at_most(file: BufferedIOBase, n_bytes: int) -> bytearray:
-    # By pieces, so that memory grows with what is there and not with what a header announces.
-    body = bytearray()
-    while piece := file.read(min(_PIECE, n_bytes - len(body))):
-        body += piece
-    return body
 
 
 def _check_digest(path: Path, sha256: str, header: bytes, body: bytearray) -> None:

@@ -1,25 +1,32 @@
 """Images from files: folders of photographs, NumPy arrays, MATLAB files."""
 
-from collections.abc import Callable
+import math
+from io import BufferedIOBase
 from pathlib import Path
+from typing import IO, cast
 
+import jax.dtypes
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
 from jaxtyping import Array, Float
 from PIL import Image, ImageOps
+
+from .._untrusted import MOST_BYTES, inflated_limit, read_numpy, read_whole
+from ._matlab import read_matlab
 
 __all__ = ["LUMINANCE", "load_images", "read_arrays", "read_photograph"]
 
 LUMINANCE = (0.299, 0.587, 0.114)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".gif", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "GIF", "WEBP")  # others have decoders that run programs
+_PIXEL_BYTES = 16  # while a colour image is read: its four bytes, and three numbers
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "CMYK")
 _MATLAB_NAMES = ("IMAGES", "IMAGESr")
 
 
 def load_images(
-    path: str | Path,
+    path: str | Path, *, most_bytes: int = MOST_BYTES
 ) -> Float[Array, "images rows columns"] | tuple[Float[Array, "_ _"], ...]:
     """Load greyscale images from a folder, an image file, or an .npy, .npz or .mat file.
 
@@ -38,8 +45,13 @@ def load_images(
 
     Nothing is unpickled. Values that come as float64 stay so only where JAX has double precision on.
 
+    No size that a file announces is believed beyond a limit: an image may have ``most_bytes``/16 pixels, the
+    images of a folder, as float32, may come to ``most_bytes`` and 64 times the size of its files, and so may
+    what is compressed in an .npz or .mat file. What is not compressed may have any size, if the file has it.
+
     Args:
         path: the folder or file.
+        most_bytes: that limit, 1 GiB if it is not given. Pillow has one of its own, 179 million pixels.
 
     Returns:
         One array (images, rows, columns) if all images have the same size, and otherwise a tuple of arrays
@@ -47,9 +59,9 @@ def load_images(
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``.
-        ValueError: if the file is corrupt or of another kind, a folder holds no image, or the array is
-            empty, of another rank, of another kind of number, or not finite. The message names the file,
-            what was expected and what came.
+        ValueError: if the file is corrupt, of another kind or beyond the limit, a folder holds no image, or
+            the array is empty, of another rank, of another kind of number, or not finite. The message names
+            the file, what was expected and what came.
 
     Example:
         >>> import tempfile
@@ -62,54 +74,67 @@ def load_images(
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a folder of images or a data file, but it does not exist.")
     if path.is_dir():
-        return _load_folder(path)
+        return _load_folder(path, most_bytes)
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES:
-        return jnp.asarray(read_photograph(path))[None]
+        return jnp.asarray(read_photograph(path, most_bytes=most_bytes)[None])
     if suffix in (".npy", ".npz", ".mat"):
-        name, array = _choose(path, read_arrays(path))
+        name, array = _choose(path, read_arrays(path, most_bytes=most_bytes))
         return jnp.asarray(_as_images(path, array, images_last=suffix == ".mat" or name in _MATLAB_NAMES))
     expected = ", ".join((".npy", ".npz", ".mat", *_SUFFIXES))
     raise ValueError(f"{path}: expected a folder or a file that ends in one of {expected}, got {suffix!r}.")
 
 
-def read_photograph(path: Path, *, colour: bool = False) -> np.ndarray:
+def read_photograph(path: Path, *, colour: bool = False, most_bytes: int = MOST_BYTES) -> np.ndarray:
     """Read one 8-bit image file.
 
     Args:
         path: the file.
         colour: whether to keep red, green and blue.
+        most_bytes: 16 for each pixel that the file may announce. At most twice as many are taken.
 
     Returns:
         float32 in [0, 1]: luminance (rows, columns), or (rows, columns, 3).
 
     Raises:
-        ValueError: if it is no image, has not 8 bits a channel, or is transparent somewhere.
+        FileNotFoundError: if there is no file.
+        ValueError: if it is no image, is too large, has not 8 bits a channel, or is transparent somewhere.
     """
-    image = _reading(path, "an image file", lambda: _open(path))
+    image = read_whole(path, "an image file", lambda file, _: _open(file, most_bytes // _PIXEL_BYTES))
     if image.mode not in _MODES:
         raise ValueError(f"{path}: expected 8 bits a channel, got an image of mode {image.mode!r}.")
     if image.has_transparency_data and np.min(np.asarray(image.convert("RGBA"))[..., 3]) < 255:
         raise ValueError(f"{path}: expected an opaque image, got one that is transparent in places.")
-    if not colour and image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"), np.float32) / np.float32(255)
-    pixels = np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
-    return pixels if colour else pixels @ np.asarray(LUMINANCE, np.float32)
+    is_grey = not colour and image.mode in ("1", "L", "LA")
+    pixels = np.array(image.convert("L" if is_grey else "RGB"), np.float32)
+    pixels /= np.float32(255)
+    return pixels if colour or is_grey else pixels @ np.asarray(LUMINANCE, np.float32)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: str | Path, *, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
     """Return the arrays in an .npy, .npz or .mat file by name (``""`` in an .npy); nothing is unpickled.
 
+    Every size is checked before memory is taken for it. The memory is that of the arrays (of a .mat file
+    about four times that), where an array that is not compressed is at most as large as the file.
+
+    Args:
+        path: the file. What does not end in ``.mat`` is read as an .npy or .npz file, as its content says.
+        most_bytes: what is compressed may come to this, by default 1 GiB, and 64 times the file's size.
+
     Raises:
-        ValueError: if the file cannot be read as what its name says.
+        FileNotFoundError: if there is no file.
+        ValueError: if the file cannot be read as what its name says, or is beyond the limit.
     """
+    path = Path(path)
     if path.suffix.lower() == ".mat":
-        entries = _reading(path, "a MATLAB file (version 4 to 7.2)", lambda: scipy.io.loadmat(path))
+        entries = read_whole(
+            path, "a MATLAB file (version 4 to 7.2)", lambda file, size: read_matlab(file, size, most_bytes)
+        )
         return {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
-    return _reading(path, "a NumPy array file", lambda: _load_numpy(path))
+    return read_whole(path, "a NumPy array file", lambda file, size: read_numpy(file, size, most_bytes))
 
 
-def _load_folder(folder: Path):
+def _load_folder(folder: Path, most_bytes: int):
     files = sorted(
         file
         for file in folder.iterdir()
@@ -119,34 +144,28 @@ def _load_folder(folder: Path):
         raise ValueError(
             f"{folder}: expected at least one image file ({', '.join(_SUFFIXES)}), got a folder without."
         )
-    images = [read_photograph(file) for file in files]
+    limit = inflated_limit(sum(file.stat().st_size for file in files), most_bytes)
+    images, n_bytes = [], 0
+    for file in files:
+        images.append(read_photograph(file, most_bytes=most_bytes))
+        n_bytes += images[-1].nbytes
+        if n_bytes > limit:
+            raise ValueError(
+                f"{folder}: expected images of at most {limit} bytes in all as float32, got more, up to "
+                f"{file.name}."
+            )
     if len({image.shape for image in images}) == 1:
         return jnp.asarray(np.stack(images))
     return tuple(jnp.asarray(image) for image in images)
 
 
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
+def _open(file: BufferedIOBase, most_pixels: int) -> Image.Image:
+    with Image.open(cast(IO[bytes], file), formats=_FORMATS) as image:
+        if math.prod(image.size) > most_pixels:
+            columns, rows = image.size
+            raise ValueError(f"expected at most {most_pixels} pixels, got {rows} × {columns}")
         image.load()
         return ImageOps.exif_transpose(image)
-
-
-def _load_numpy(path: Path) -> dict[str, np.ndarray]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {"": loaded}
-    with loaded:
-        return {name: loaded[name] for name in loaded.files}
-
-
-def _reading(path: Path, expected: str, read: Callable):
-    # The decoders raise errors of many unrelated types on damaged files.
-    try:
-        return read()
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected {expected}, got one that cannot be read ({type(error).__name__}: {error})."
-        ) from error
 
 
 def _choose(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
@@ -178,9 +197,17 @@ def _as_images(path: Path, array: np.ndarray, *, images_last: bool) -> np.ndarra
     if not np.all(np.isfinite(array)):
         count = int(np.sum(~np.isfinite(array)))
         raise ValueError(f"{path}: expected finite numbers, got {count} that are NaN or infinite.")
-    # JAX takes neither foreign byte order nor extended precision.
-    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
-    array = array.astype(dtype, copy=False)
+    array = _as_numbers_of_jax(path, array)
     if array.ndim == 2:
         return array[None]
     return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if images_last else array
+
+
+def _as_numbers_of_jax(path: Path, array: np.ndarray) -> np.ndarray:
+    # JAX takes neither foreign byte order nor extended precision, and makes infinity of what it cannot hold.
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+    with np.errstate(over="ignore"):
+        array = array.astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{path}: expected numbers that {array.dtype} can hold, got larger ones.")
+    return array

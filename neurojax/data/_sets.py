@@ -106,7 +106,8 @@ def kodak_images(
 
 def _kodak_file(name: str, digest: str) -> Path:
     path = find_file((f"kodak/{name}",)) or download_file(_KODAK_URL + name, f"kodak/{name}", digest)
-    came = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        came = hashlib.file_digest(file, "sha256").hexdigest()
     if came != digest:
         raise ValueError(
             f"{path}: expected the Kodak photograph with SHA-256 {digest}, got {came}. "

@@ -139,8 +139,7 @@ def _angles(path: Path, stimuli: np.ndarray) -> np.ndarray:
             f"{path}: expected stimuli to be real numbers (trials,), got {stimuli.dtype} of shape "
             f"{stimuli.shape}."
         )
-    check_finite(f"{path}: stimuli", stimuli)
-    return stimuli.astype(np.float32)
+    return _finite(f"{path}: stimuli", stimuli)
 
 
 def _responses(path: Path, name: str, responses: np.ndarray, n_trials: int) -> np.ndarray:
@@ -153,5 +152,11 @@ def _responses(path: Path, name: str, responses: np.ndarray, n_trials: int) -> n
         raise ValueError(
             f"{path}: expected {name} to have a row for each of {n_trials} stimuli, got {len(responses)}."
         )
-    check_finite(f"{path}: {name}", responses)
-    return responses.astype(np.float32)
+    return _finite(f"{path}: {name}", responses)
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    check_finite(name, values)
+    return values

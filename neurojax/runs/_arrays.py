@@ -6,8 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ._settings import as_numpy, is_key
-from ._trees import ARRAYS, check_description, fill_leaf
+from .._untrusted import read_numpy, read_whole
+from ._settings import as_numpy
+from ._trees import ARRAYS, check_description, describe_stored, fill_leaf
 from ._writing import write_atomically
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -58,7 +59,9 @@ def save_arrays(path: str | Path, model) -> None:
 def load_arrays(path: str | Path, like):
     """Load the arrays of a model that `save_arrays`, or any program in the same form, wrote.
 
-    Nothing is cast, renamed or left out: a file of float32 does not fill a model of float64.
+    Nothing is cast, renamed or left out: a file of float32 does not fill a model of float64. Sizes are
+    checked before memory is taken: that of the file, and for compressed entries at most 1 GiB and 64 times
+    its size.
 
     Args:
         path: the file.
@@ -76,15 +79,13 @@ def load_arrays(path: str | Path, like):
     """
     leaves = _named_leaves("like", like)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    # Whatever a damaged file makes its reader raise, it means the same here.
-    except Exception as error:
+        arrays = read_whole(path, "an .npz file", read_numpy)
+        if "" in arrays:
+            raise ValueError("expected named arrays, got one without a name")
+    except ValueError as error:
         raise ValueError(f"path: expected an .npz file of plain arrays, got {path} ({error}).") from error
-    expected = {name: _description(leaf) for name, leaf in leaves.items()}
-    check_description(expected, {name: _description(array) for name, array in arrays.items()}, str(path))
+    expected = {name: describe_stored(leaf) for name, leaf in leaves.items()}
+    check_description(expected, {name: describe_stored(array) for name, array in arrays.items()}, str(path))
 
     def fill(keys, leaf):
         return fill_leaf(leaf, arrays[_name(keys)]) if isinstance(leaf, ARRAYS) else leaf
@@ -109,9 +110,3 @@ def _named_leaves(argument: str, tree) -> dict:
             raise ValueError(f"{argument}: expected one array for each name, got two called {name}.")
         leaves[name] = leaf
     return leaves
-
-
-def _description(leaf) -> dict:
-    """Describe what is stored of an array: of typed keys their key data."""
-    stored = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
-    return {"shape": list(stored.shape), "dtype": str(stored.dtype)}

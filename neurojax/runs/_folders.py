@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .._untrusted import read_json, read_json_lines
 from ._settings import plain_settings
 from ._writing import check_writable, write_atomically
 
@@ -42,16 +43,26 @@ class RunFolder:
         return self.path / f"{name}.png"
 
     def read_config(self) -> dict[str, Any]:
-        """Return the settings that ``create_run`` wrote."""
-        try:
-            return json.loads(self.config_path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self.config_path}: expected JSON ({error}).") from error
+        """Return the settings that ``create_run`` wrote.
+
+        Raises:
+            FileNotFoundError: if there are none.
+            ValueError: if the file is no JSON object, or has more than 16 MiB or 64 levels.
+        """
+        settings = read_json(self.config_path)
+        if not isinstance(settings, dict):
+            kind = type(settings).__name__
+            raise ValueError(f"{self.config_path}: expected settings, a JSON object, got {kind}.")
+        return settings
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``, one dict a step; a last line cut short is left out."""
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return the rows of ``metrics.jsonl``, one dict a step; a last line cut short is left out.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if a line is no JSON object, or has more than 16 MiB or 64 levels; says which.
+        """
+        return read_json_lines(self.metrics_path)
 
 
 def create_run(root: str | Path, name: str, config) -> RunFolder:

@@ -1,13 +1,16 @@
 """Model files: a NumPy ``.npz`` with the arrays and a JSON description of the tree they belong to."""
 
 import json
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._trees import describe_tree, fill_tree, tree_arrays
+from .._untrusted import parse_json, read_numpy, read_whole
+from ._trees import ARRAYS, check_description, describe_stored, describe_tree, fill_tree, tree_arrays
 from ._writing import write_atomically
 
 __all__ = ["load", "save"]
@@ -47,6 +50,9 @@ def save(path: str | Path, model) -> None:
 def load(path: str | Path, like):
     """Load a model that ``save`` wrote.
 
+    Sizes are checked before memory is taken: that of the file, and for compressed entries at most 1 GiB and
+    64 times its size. The description may have 16 Mi characters.
+
     Args:
         path: the file.
         like: a model of the same structure; its arrays may be ``jax.ShapeDtypeStruct`` (as
@@ -60,16 +66,43 @@ def load(path: str | Path, like):
         FileNotFoundError: if there is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            text = json.loads(str(file["description"]))
-            names, description = text["arrays"], text["tree"]
-            stored = {name: file[f"array_{i}"] for i, name in enumerate(names)}
-    except FileNotFoundError:
-        raise
-    # Whatever a damaged file makes its reader raise, it means the same here.
-    except Exception as error:
+        stored, description = read_whole(path, "a model", _read)
+    except ValueError as error:
         raise ValueError(f"path: expected a file written by save, got {path} ({error}).") from error
-    for name, array in stored.items():
-        if array.dtype.kind == "V":
-            stored[name] = array.view(jnp.dtype(description[name]["dtype"]))
+    check_description(describe_tree(like), description, str(path))
+    # What is described must also be what is there.
+    expected = {name: describe_stored(leaf) for name, leaf in _array_leaves(like).items()}
+    for name in expected.keys() & stored.keys():
+        stored[name] = _as_described(stored[name], expected[name]["dtype"])
+    check_description(expected, {name: describe_stored(array) for name, array in stored.items()}, str(path))
     return fill_tree(like, stored, description, str(path))
+
+
+def _read(file: BufferedIOBase, n_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of an open model file by their paths, and the description."""
+    entries = read_numpy(file, n_bytes)
+    text = entries.pop("description")
+    if text.shape or text.dtype.kind != "U":
+        raise ValueError(f"expected the description to be one text, got {text.dtype} of shape {text.shape}.")
+    content = parse_json(str(text))
+    if not isinstance(content, dict) or not {"arrays", "tree"} <= content.keys():
+        raise ValueError("expected the description to be an object that has arrays and tree.")
+    names, description = content["arrays"], content["tree"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("expected arrays to be a list of names.")
+    if not isinstance(description, dict):
+        raise ValueError("expected tree to be an object.")
+    if len(set(names)) < len(names) or set(entries) != {f"array_{i}" for i in range(len(names))}:
+        raise ValueError(f"expected an array for each of {len(names)} names, got {len(entries)}.")
+    return {name: entries[f"array_{i}"] for i, name in enumerate(names)}, description
+
+
+def _as_described(array: np.ndarray, name: str) -> np.ndarray:
+    dtype = jnp.dtype(name)
+    is_bytes = array.dtype.kind == "V" and array.dtype.fields is None and dtype.kind == "V"
+    return array.view(dtype) if is_bytes and array.dtype.itemsize == dtype.itemsize else array
+
+
+def _array_leaves(tree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(keys): leaf for keys, leaf in leaves if isinstance(leaf, ARRAYS)}

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from scipy.sparse import csr_array, vstack
 
 from .._checks import check_at_least, check_rank, check_real
+from .._untrusted import parse_json, read_numpy, read_whole
 from ..convergence import Solution
 from ..distributed import check_mesh
 from ..penalties import AbstractPenalty
@@ -294,10 +295,14 @@ class _File:
 
     def _resume(self, form: Solution) -> np.memmap:
         try:
-            with np.load(self.record_path, allow_pickle=False) as record:
-                identity = json.loads(str(record["identity"]))
-                outcome = {name: record[name] for name in _OUTCOME}
-            codes = np.load(self.path, mmap_mode="r")
+            record = read_whole(self.record_path, "the record of a stream", read_numpy)
+            identity = dict(parse_json(str(record["identity"])))
+            outcome = {name: record[name] for name in _OUTCOME}
+            if any(values.shape != outcome["status"].shape for values in outcome.values()):
+                raise ValueError("arrays of different lengths")
+            if outcome["status"].ndim != 1 or len(outcome["status"]) > len(form.status):
+                raise ValueError(f"at most {len(form.status)} rows, got {outcome['status'].shape}")
+            codes = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # whatever a damaged file makes its reader raise
             raise ValueError(
                 f"output: expected {self.path} and its record {self.record_path.name} as a run left them, "
