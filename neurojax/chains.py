@@ -86,8 +86,8 @@ def sample_chain(
         n_burn_in: transitions before the first that counts, ≥ 0.
         thin: transitions for each recorded state, ≥ 1; the last of them is recorded.
         record: what to keep of a state, for example a statistic; by default all of it.
-        mesh: the devices over which the leading axis of the state's arrays is laid, where one state holds many
-            chains, such as the rows of a batch. For chains of their own see `sample_chains`.
+        mesh: the devices over which the leading axis of the state's arrays is laid, where one state holds
+            many chains, such as the rows of a batch. For chains of their own see `sample_chains`.
 
     Returns:
         The samples and the last state.

@@ -116,7 +116,7 @@ def learn(
 
 
 def centres(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every=5, seed=0, data_seed=0,
-            n_atoms=N_ATOMS):  # fmt: skip
+            n_atoms=N_ATOMS, shards=None):  # fmt: skip
     """Move points towards rows, each by how near it is: what learning is, and quick to compile."""
     import time
 
@@ -124,7 +124,7 @@ def centres(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every
     import jax.numpy as jnp
     import optax
 
-    from neurojax import distributed
+    from neurojax import data, distributed
     from neurojax.training import Checkpoint, fit
 
     points = jax.random.normal(jax.random.key(1), (n_atoms, N_FEATURES))
@@ -136,8 +136,9 @@ def centres(mesh, *, over_atoms=False, folder=None, n_steps=12, pause=0.0, every
         loss = jnp.mean((batch - near @ model) ** 2)
         return loss, (state + loss, {})
 
+    rows = _data() + np.float32(data_seed) if shards is None else data.ShardedRows(shards)
     result = fit(
-        points, objective, _data() + np.float32(data_seed), optimizer=optax.adam(0.01), n_steps=n_steps,
+        points, objective, rows, optimizer=optax.adam(0.01), n_steps=n_steps,
         batch_size=16, key=jax.random.key(seed), state=0.0, steps_per_block=2,
         checkpoint=None if folder is None else Checkpoint(folder, every=every),
         callback=lambda *_: time.sleep(pause), mesh=mesh, progress=False,

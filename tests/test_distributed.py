@@ -15,6 +15,7 @@ from jax.sharding import AxisType
 
 from neurojax import distributed
 from neurojax.chains import sample_chain, sample_chains
+from neurojax.data import write_shards
 from neurojax.distributed import make_mesh
 from neurojax.training._spread import checksum
 
@@ -107,6 +108,18 @@ def test_atoms_in_pieces_are_saved_and_read_on_other_devices(one_device, tmp_pat
     )
     came = mesh_programs.run("centres", tmp_path / "b.npz", without_mesh=True, **folder)
     assert_same(came, one_device("centres"), 1e-5)
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_own_part_of_the_shards(tmp_path):
+    """The same sets of rows in two processes as in one, and on from two to one in the middle of an epoch."""
+    write_shards(tmp_path / "shards", mesh_programs._data(), 10)
+    settings = {"shards": str(tmp_path / "shards"), "n_steps": 14}
+    expected = mesh_programs.run("centres", tmp_path / "a.npz", **settings)
+    assert_same(mesh_programs.run("centres", tmp_path / "b.npz", n_processes=2, **settings), expected, 1e-5)
+    folder = {"folder": str(tmp_path / "run")}
+    mesh_programs.run("centres", tmp_path / "c.npz", n_processes=2, **settings | folder | {"n_steps": 9})
+    assert_same(mesh_programs.run("centres", tmp_path / "d.npz", **settings, **folder), expected, 1e-5)
 
 
 def kill_and_go_on(tmp_path, seconds, **topology):

@@ -33,6 +33,7 @@ WITHIN_A_FLOOR = {
     ("_sparsa", "_proximal"),
     ("_sparsa", "convergence"),
     ("training", "runs"),
+    ("training", "data"),
     ("__main__", "cli"),
 }
 

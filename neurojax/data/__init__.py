@@ -2,7 +2,8 @@
 
 Photographs and a part of MNIST come with the library; the sets of the literature are found in the folder
 that the environment variable ``NEUROJAX_DATA`` names, in the cache, or at their public address, and are
-checked by digest.
+checked by digest. Rows and images that memory does not hold stay in files: `ShardedRows`, `batches`,
+`patch_batches`.
 """
 
 from ._binarized import binarized_mnist
@@ -10,6 +11,7 @@ from ._cifar import CIFAR10_CLASSES, LabelledColourImages, cifar10
 from ._digits import LabelledImages, mnist, mnist_subset
 from ._files import load_images, read_arrays
 from ._gratings import GratingRecording, MacaqueSession, MouseSession, macaque_sessions, mouse_sessions
+from ._patch_stream import ImageFolder, patch_batches
 from ._patches import (
     PatchSampler,
     grid_patches,
@@ -18,20 +20,26 @@ from ._patches import (
     remove_patch_mean,
     remove_pixel_mean,
 )
+from ._pipeline import Batches, batches
 from ._sets import kodak_images, natural_images, olshausen_images
+from ._shards import ShardedRows, write_shards
 from ._stringer import StringerSplit, stringer_orientations, stringer_split
 from ._whitening import Whitening, fit_whitening, rescale_variance, unwhiten_1996, whiten_1996
 
 __all__ = [
     "CIFAR10_CLASSES",
+    "Batches",
     "GratingRecording",
+    "ImageFolder",
     "LabelledColourImages",
     "LabelledImages",
     "MacaqueSession",
     "MouseSession",
     "PatchSampler",
+    "ShardedRows",
     "StringerSplit",
     "Whitening",
+    "batches",
     "binarized_mnist",
     "cifar10",
     "fit_whitening",
@@ -45,6 +53,7 @@ __all__ = [
     "natural_images",
     "normalize_variance",
     "olshausen_images",
+    "patch_batches",
     "random_patches",
     "read_arrays",
     "remove_patch_mean",
@@ -54,4 +63,5 @@ __all__ = [
     "stringer_split",
     "unwhiten_1996",
     "whiten_1996",
+    "write_shards",
 ]

@@ -27,7 +27,6 @@ from ._dictionary import AbstractDictionary
 
 __all__ = ["encode_stream"]
 
-_MATRIX = (np.ndarray, jax.Array)
 _PAUSE = 20  # between two records of the progress, in units of the time that one takes
 
 
@@ -59,8 +58,8 @@ def encode_stream(
 
     Args:
         dictionary: the dictionary.
-        rows: a matrix with one datum per row (memory-mapped is fine), or an iterable of data, such as a
-            generator, which is read only as far as is needed.
+        rows: a matrix with one datum per row (memory-mapped, or `neurojax.data.ShardedRows`), or an iterable
+            of data, such as a generator, which is read only as far as is needed.
         penalty: the penalty.
         output: an ``.npy`` file for the codes, written as they come; ``value`` is then the file's memory
             map. It needs a length known beforehand, of a matrix or by ``len(rows)``.
@@ -134,7 +133,7 @@ class _Source(NamedTuple):
 
     def batches(self, size: int, start: int) -> Iterator[np.ndarray]:
         """Read the rows from number ``start`` on; only the last batch may be shorter than ``size``."""
-        if isinstance(self.rows, _MATRIX):
+        if _is_matrix(self.rows):
             for begin in range(start, len(self.rows), size):
                 yield np.asarray(self.rows[begin : begin + size])
             return
@@ -166,9 +165,14 @@ class _Source(NamedTuple):
         return {"number of rows": self.n_rows, "first row": _shown(self.first)}
 
 
+def _is_matrix(rows: Any) -> bool:
+    """Return whether rows can be had by their numbers: of an array, or of `neurojax.data.ShardedRows`."""
+    return all(hasattr(rows, name) for name in ("shape", "dtype", "__getitem__"))
+
+
 def _open(dictionary: AbstractDictionary, rows: Any) -> _Source:
     """Look at the first row."""
-    is_matrix = isinstance(rows, _MATRIX)
+    is_matrix = _is_matrix(rows)
     if is_matrix:
         check_rank("rows", rows, "samples features")
     iterator = iter(rows[:1]) if is_matrix else iter(rows)

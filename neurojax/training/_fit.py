@@ -17,7 +17,7 @@ from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
 from ._objectives import check_rows
-from ._sources import BatchIterator, as_source, on_device
+from ._sources import BatchIterator, as_source, from_store, is_store, on_device
 from ._start import check_arguments, fingerprint, numbers_to_arrays, run_identity, trainable_mask
 
 __all__ = ["FitResult", "fit"]
@@ -74,7 +74,8 @@ def fit(
         model: any pytree, such as an Equinox module.
         objective: ``objective(model, state, batch, key) -> (loss, (state, metrics))``, or an
             ``AbstractGradientObjective``.
-        data: one of: a pytree of arrays with equal leading axes (rows); a sampler ``key -> batch``,
+        data: one of: a pytree of arrays with equal leading axes (rows); `neurojax.data.ShardedRows`, which
+            are shuffled and read ahead by `neurojax.data.batches`; a sampler ``key -> batch``,
             run on the device (a module keeps its arrays as arguments, a closure makes constants of
             them); an iterator over batches on the host, with a ``checkpoint`` a ``BatchIterator``.
         optimizer: any Optax transformation; it is given ``value=loss`` too.
@@ -126,6 +127,8 @@ def fit(
     show = sys.stderr.isatty() if progress is None else progress
     evaluation_key = jax.random.split(key, 3)[2]
     plan = Plan(n_steps, steps_per_block, evaluate, evaluation_key, checkpoint, callback, show, mesh)
+    if is_store(data):
+        data, batch_size = from_store(data, batch_size, key), None
     with set_mesh(mesh):
         learner, program = _start(
             model, objective, state, optimizer, key, trainable=trainable, after_update=after_update, mesh=mesh

@@ -11,9 +11,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from neurojax._checks import check_at_least
+from neurojax.data import batches
 from neurojax.distributed import constrain_rows, n_shards, place, shard_rows
 
-__all__ = ["AbstractSource", "BatchIterator", "GivenBatch", "as_source", "on_device"]
+__all__ = [
+    "AbstractSource",
+    "BatchIterator",
+    "GivenBatch",
+    "as_source",
+    "from_store",
+    "is_store",
+    "on_device",
+]
 
 
 @runtime_checkable
@@ -99,6 +108,21 @@ class ShuffledRows(AbstractSource):
         chosen = jax.lax.dynamic_slice_in_dim(order, position * self.batch_size, self.batch_size)
         batch = jax.tree.map(lambda rows: rows.at[chosen].get(mode="promise_in_bounds"), self.rows)
         return constrain_rows(batch), order
+
+
+def is_store(data: Any) -> bool:
+    """Return whether data are rows that lie elsewhere, to be had by their numbers."""
+    return not isinstance(data, (jax.Array, np.ndarray)) and all(
+        hasattr(data, name) for name in ("shape", "dtype", "__getitem__", "__len__")
+    )
+
+
+def from_store(data: Any, batch_size: int | None, key: jax.Array) -> BatchIterator:
+    """Return batches of such rows in shuffled epochs, of an order that the key decides."""
+    if batch_size is None:
+        raise ValueError("batch_size: expected a number, for rows that lie outside memory, got None.")
+    seed = int(np.asarray(jax.random.key_data(key)).ravel().astype(np.uint32)[-1])
+    return batches(data, batch_size, seed=seed)
 
 
 def on_device(tree):

@@ -1,0 +1,369 @@
+"""Rows in files: a folder of .npy or .npz shards, looked at as one array that need not fit into memory."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+from .._checks import check_at_least
+from ._shard_headers import Shard, read_header
+
+__all__ = ["ShardedRows", "write_shards"]
+
+_INDEX, _FORMAT = "shards.json", "neurojax shards 1"
+_MAX_INDEX_BYTES = 2**26
+_MAX_OPEN = 128  # each mapped file holds a file descriptor
+_CHUNK_BYTES = 2**20
+_OWN_NAME = re.compile(r"shard-\d{6,}\.npy")
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>\D*)")
+_WITH_TOTAL = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>-of-(?P<total>\d{1,18})\D*)")
+
+
+class ShardedRows:
+    """The rows of all .npy and .npz files of a folder, as one array that stays on disk.
+
+    Files that differ in one number only, such as ``part-3.npy``, come in the order of that number, others in
+    the order of their names; hidden files and files of other kinds are passed over. Opening reads the headers
+    alone: all files must have rows of one shape and dtype, and the length that their header says. A file
+    that is missing is noticed where ``shards.json`` (written by `write_shards`) lists the files, where names
+    say how many there are (``0003-of-0010``), and where the numbers leave a gap.
+
+    An .npz must hold its array as it is (``numpy.savez``); compressed ones are refused. Nothing is
+    unpickled.
+
+    ``rows[i]`` and ``rows[[3, 1, 2]]`` copy rows out of memory-mapped files, ``rows[a:b]`` reads that range
+    into memory; ``len``, ``shape``, ``dtype``, iteration and ``numpy.asarray`` (all of it) work as for an
+    array. It serves as ``rows`` of ``sparse_coding.encode_stream`` and as the source of `batches`. Threads
+    may share it. Files must not be shortened while they are in use.
+
+    Attributes:
+        folder: the folder.
+        shape: (rows, …).
+        dtype: of the rows, in native byte order.
+        n_shards: the number of files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = write_shards(folder, np.arange(10.0).reshape(5, 2), rows_per_shard=2)
+        ...     rows.n_shards, len(rows), rows[-1].tolist(), rows[[3, 0], 0].tolist()
+        (3, 5, [8.0, 9.0], [6.0, 0.0])
+    """
+
+    def __init__(self, folder: str | Path, *, name: str | None = None, verify: bool = False):
+        """Open the folder.
+
+        Args:
+            folder: where the shards are.
+            name: of the array in .npz files that hold more than one.
+            verify: whether to read everything once and compare it with the digests in ``shards.json``.
+
+        Raises:
+            FileNotFoundError: if there is no such folder.
+            ValueError: for a folder without shards, a missing or an additional one, and one that is damaged,
+                compressed, pickled or cut off, that holds no numbers or no rows, is in Fortran order, or
+                whose rows differ from the first one's; the message names the file.
+        """
+        self.folder = Path(folder)
+        paths, index = _list(self.folder)
+        self._shards: list[Shard] = [read_header(path, name) for path in paths]
+        _check_alike(self._shards, index)
+        first = self._shards[0]
+        self._ends = np.cumsum([shard.shape[0] for shard in self._shards])
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), *first.shape[1:])
+        self.dtype: np.dtype = first.dtype.newbyteorder("=")
+        self._map = lru_cache(_MAX_OPEN)(lambda number: self._shards[number].map())
+        if verify:
+            self._verify(index)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def n_shards(self) -> int:
+        """The number of files."""
+        return len(self._shards)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"ShardedRows({str(self.folder)!r}, shape={self.shape}, dtype={self.dtype})"
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row, a range of rows, or the rows with the given numbers; further axes follow."""
+        if isinstance(index, tuple):
+            rows, rest = index[0], index[1:]
+            is_one = isinstance(rows, (int, np.integer))
+            return self[rows][rest] if is_one else self[rows][(slice(None), *rest)]
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self._range(start, stop) if step == 1 else self._gather(np.arange(start, stop, step))
+        numbers = np.asarray(index)
+        if numbers.dtype.kind not in "iu" and numbers.size:
+            raise TypeError(f"index: expected whole numbers or a slice, got {index!r:.80}.")
+        rows = self._gather(numbers.reshape(-1).astype(np.int64))
+        return rows.reshape(*numbers.shape, *self.shape[1:]) if numbers.ndim else rows[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        size = max(1, _CHUNK_BYTES // self._shards[0].row_bytes)
+        for start in range(0, len(self), size):
+            yield from self[start : start + size]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("copy: expected None or True, as the rows are on disk, got False.")
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def _gather(self, numbers: np.ndarray) -> np.ndarray:
+        outside = (numbers < -len(self)) | (numbers >= len(self))
+        if np.any(outside):
+            raise IndexError(f"index: expected less than the {len(self)} rows, got {numbers[outside][0]}.")
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        of_shard = np.searchsorted(self._ends, numbers, side="right")
+        order = np.argsort(of_shard, kind="stable")
+        shards, starts = np.unique(of_shard[order], return_index=True)
+        for shard, chosen in zip(shards, np.split(order, starts[1:]), strict=False):
+            first = self._ends[shard] - self._shards[shard].shape[0]
+            rows[chosen] = self._map(int(shard))[numbers[chosen] - first]
+        return rows
+
+    def _range(self, start: int, stop: int) -> np.ndarray:
+        # Reading keeps memory flat, where the pages of a map would count as the process's own.
+        rows = np.empty((max(0, stop - start), *self.shape[1:]), self._shards[0].dtype)
+        n_read = 0
+        while n_read < len(rows):
+            number = int(np.searchsorted(self._ends, start + n_read, side="right"))
+            shard = self._shards[number]
+            first = start + n_read - int(self._ends[number] - shard.shape[0])
+            n_new = min(shard.shape[0] - first, len(rows) - n_read)
+            shard.read_into(rows[n_read : n_read + n_new], first)
+            n_read += n_new
+        return rows.astype(self.dtype, copy=False)
+
+    def _verify(self, index: dict[str, dict] | None) -> None:
+        if index is None:
+            raise ValueError(f"verify: expected {_INDEX} with the digests in {self.folder}, got none.")
+        for shard in self._shards:
+            expected, came = index[shard.path.name].get("sha256"), _digest(shard.chunks(_CHUNK_BYTES))
+            if came != expected:
+                raise ValueError(f"{shard.path}: expected rows of digest {expected}, got {came}.")
+
+
+def write_shards(folder: str | Path, rows: Any, rows_per_shard: int) -> ShardedRows:
+    """Write rows into a folder of shards, with an index of their names, shapes, dtypes and digests.
+
+    Each file appears whole or not at all, and ``shards.json`` says that the folder is complete only once it
+    is: what a killed call leaves is refused by `ShardedRows`, and written anew by the same call.
+
+    Args:
+        folder: made if need be; without shards, but for those of a call that did not finish.
+        rows: an array or `ShardedRows` (rows, …), or an iterable of such blocks of rows, which need not
+            have equal lengths: only two shards at a time are in memory.
+        rows_per_shard: rows a file, ≥ 1; the last may have fewer.
+
+    Returns:
+        The rows, opened.
+
+    Raises:
+        ValueError: for no rows, a block of another row shape or dtype than the first (says which), values
+            that are not numbers, and a folder that holds shards already.
+        OSError: if the folder cannot be written to.
+    """
+    check_at_least("rows_per_shard", rows_per_shard, 1)
+    folder, entries = Path(folder), []
+    for shard in _regroup(_blocks(rows, rows_per_shard), rows_per_shard):
+        if not entries:
+            _prepare(folder)
+        entries.append(_write_shard(folder / f"shard-{len(entries):06d}.npy", shard))
+    if not entries:
+        raise ValueError("rows: expected at least one row, got none.")
+    _write_index(folder, entries, is_complete=True)
+    return ShardedRows(folder)
+
+
+def _list(folder: Path) -> tuple[list[Path], dict[str, dict] | None]:
+    """Return the shards in order, and what the index says of each."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder of shards, but there is none.")
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".npy", ".npz") and not path.name.startswith(".") and path.is_file()
+    )
+    index = _read_index(folder / _INDEX)
+    if index is None:
+        if not paths:
+            raise ValueError(f"{folder}: expected at least one .npy or .npz file, got a folder without.")
+        return _in_order(folder, paths), None
+    by_name = {path.name: path for path in paths}
+    _check_names(folder, f"{_INDEX} lists", set(by_name), set(index))
+    return [by_name[name] for name in index], index
+
+
+def _check_names(folder: Path, source: str, found: set[str], expected: set[str]) -> None:
+    for what, names in (("no", expected - found), ("also", found - expected)):
+        if names:
+            shown = ", ".join(sorted(names)[:4]) + (", …" if len(names) > 4 else "")
+            raise ValueError(f"{folder}: expected the shards that {source}, got {what} {shown}.")
+
+
+def _in_order(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Return numbered shards by number, none of which may be missing; others as they are."""
+    names = [path.name for path in paths]
+    parts = [_WITH_TOTAL.fullmatch(name) or _NUMBERED.fullmatch(name) for name in names]
+    frames = {(part["before"], part["after"], part.re) if part else None for part in parts}
+    if len(frames) != 1 or None in frames:
+        return list(paths)
+    by_number = {int(part["number"]): path for part, path in zip(parts, paths, strict=True) if part}
+    first, last = min(by_number), max(by_number)
+    total = _WITH_TOTAL.fullmatch(names[0])
+    if total:
+        n_expected = int(total["total"])
+        first = 1 if n_expected in by_number else 0
+        last = first + n_expected - 1
+    missing = islice((number for number in range(first, last + 1) if number not in by_number), 4)
+    shown = [f"{number}" for number in missing]
+    if shown or not len(paths) == len(by_number) == last - first + 1:
+        raise ValueError(
+            f"{folder}: expected shards ({names[0]}, …) with every number from {first} to {last} once, got "
+            f"{len(paths)} shards; missing: {', '.join(shown) or 'none'};"
+            " where numbers are no count, name the files otherwise."
+        )
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _check_alike(shards: Sequence[Shard], index: dict[str, dict] | None) -> None:
+    first = shards[0]
+    for shard in shards:
+        if (shard.shape[1:], shard.dtype) != (first.shape[1:], first.dtype):
+            raise ValueError(
+                f"{shard.path}: expected rows of shape {first.shape[1:]} and dtype {first.dtype} as in "
+                f"{first.path.name}, got {shard.shape[1:]} and {shard.dtype}."
+            )
+        said = index and index[shard.path.name]
+        came = {"shape": list(shard.shape), "dtype": shard.dtype.str}
+        if said and {name: said.get(name) for name in came} != came:
+            raise ValueError(f"{shard.path}: expected what {_INDEX} says, {said}, got {came}.")
+
+
+def _read_index(path: Path) -> dict[str, dict] | None:
+    """Return the entries of the index by name; they are compared with the files, never opened by name."""
+    if not path.exists():
+        return None
+    if path.stat().st_size > _MAX_INDEX_BYTES:
+        raise ValueError(f"{path}: expected at most {_MAX_INDEX_BYTES} bytes, got {path.stat().st_size}.")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        entries = {entry["name"]: dict(entry) for entry in index["shards"]}
+        is_known, is_complete = index["format"] == _FORMAT, index["is_complete"]
+    # Nested too deep, not text, of another form: it means the same here.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: expected an index of write_shards, got another ({type(error).__name__}: {error})."
+        ) from error
+    if not is_known or len(entries) != len(index["shards"]):
+        raise ValueError(f"{path}: expected the format {_FORMAT!r} and each name once, got another.")
+    if is_complete is not True or not entries:
+        raise ValueError(f"{path}: expected shards of a write_shards that finished; call it again.")
+    return entries
+
+
+def _digest(chunks: Iterable[Any]) -> str:
+    total = hashlib.sha256()
+    for chunk in chunks:
+        total.update(chunk)
+    return total.hexdigest()
+
+
+def _blocks(rows: Any, size: int) -> Iterator[np.ndarray]:
+    """Return blocks of rows that are alike."""
+    is_whole = isinstance(rows, (np.ndarray, jax.Array, ShardedRows))
+    first = None
+    given = (rows[at : at + size] for at in range(0, len(rows), size)) if is_whole else rows
+    for number, block in enumerate(map(np.asarray, given)):
+        first = block if first is None else first
+        if block.ndim == 0 or block.dtype.kind not in "biuf" or 0 in block.shape[1:]:
+            raise ValueError(
+                f"rows: expected blocks (rows, …) of real numbers, got shape {block.shape} and dtype "
+                f"{block.dtype} in block {number}."
+            )
+        if (block.shape[1:], block.dtype) != (first.shape[1:], first.dtype):
+            raise ValueError(
+                f"rows: expected rows of shape {first.shape[1:]} and dtype {first.dtype}, got "
+                f"{block.shape[1:]} and {block.dtype} in block {number}."
+            )
+        yield block
+
+
+def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Return the same rows in blocks of ``size``, the last one perhaps shorter."""
+    kept, n_kept = [], 0
+    for block in blocks:
+        while len(block):
+            part, block = block[: size - n_kept], block[size - n_kept :]
+            kept.append(part)
+            n_kept += len(part)
+            if n_kept == size:
+                yield np.concatenate(kept)
+                kept, n_kept = [], 0
+    if n_kept:
+        yield np.concatenate(kept)
+
+
+def _prepare(folder: Path) -> None:
+    """Have an empty folder that is marked as unfinished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [path for path in folder.iterdir() if path.suffix in (".npy", ".npz")]
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        is_ours = index["format"] == _FORMAT and index["is_complete"] is False
+    except Exception:
+        is_ours = False
+    if (found or (folder / _INDEX).exists()) and not is_ours:
+        raise ValueError(
+            f"folder: expected one without shards, got {folder} with {len(found)} .npy or .npz files."
+        )
+    for path in found:
+        if _OWN_NAME.fullmatch(path.name):
+            path.unlink()
+    _write_index(folder, [], is_complete=False)
+
+
+def _write_shard(path: Path, rows: np.ndarray) -> dict[str, Any]:
+    rows = np.ascontiguousarray(rows)
+    _write_atomically(path, lambda file: np.lib.format.write_array(file, rows, allow_pickle=False))
+    digest = _digest([rows.reshape(-1).view(np.uint8).data])
+    return {"name": path.name, "shape": list(rows.shape), "dtype": rows.dtype.str, "sha256": digest}
+
+
+def _write_index(folder: Path, entries: list[dict], *, is_complete: bool) -> None:
+    text = json.dumps({"format": _FORMAT, "is_complete": is_complete, "shards": entries}, indent=1)
+    _write_atomically(folder / _INDEX, lambda file: file.write(text.encode()))
+
+
+def _write_atomically(path: Path, write: Any) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            _sync(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,459 @@
+"""Files that lie about themselves, what is said of each, and what reading them costs a process.
+
+`attack_all` runs in a process of its own, in the folder that holds the files.
+"""
+
+import gzip
+import io
+import json
+import re
+import resource
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from neurojax.cli._rbm_settings import Settings
+from neurojax.cli._settings import from_plain, read_rows_file
+from neurojax.data import load_images, read_arrays, stringer_orientations
+from neurojax.data._binarized import _read_amat
+from neurojax.data._cifar import _ARCHIVE_FOLDER, _RECORD, _Batch, _members
+from neurojax.data._digits import read_idx
+from neurojax.runs import RunFolder, load, load_arrays, open_run, plain_settings
+
+MIB = 2**20
+LIKE = {"w": jnp.zeros(3)}
+BATCH = _Batch("data_batch_1.bin", 1, "sha256:" + "0" * 64)
+BOMB = bytes(32 * MIB)  # a thousandth of it when compressed
+
+
+# --- files that lie --------------------------------------------------------------------------------------
+
+
+def npy_header(descr: str, shape: str, *, order: str = "False", length: int | None = None) -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text) if length is None else length) + text
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(entries: dict[str, bytes], compression=zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def with_size(content: bytes, size: int) -> bytes:
+    """Return an archive of one entry that says the entry has another size when inflated."""
+    for magic, at in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        place = content.rindex(magic) + at
+        content = content[:place] + struct.pack("<I", size) + content[place + 4 :]
+    return content
+
+
+def overlapping(n: int) -> bytes:
+    """Return an archive whose directory lists one entry again and again under other names."""
+    content = npz({"0000.npy": npy(np.zeros(MIB, np.uint8))})
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    entry = content[start:end]
+    directory = b"".join(entry.replace(b"0000.npy", f"{i:04}.npy".encode()) for i in range(n))
+    tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, n, n, len(directory), start, 0)
+    return content[:start] + directory + tail
+
+
+def pickled() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([Touch()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+class Touch:
+    """What leaves a trace where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("unpickled"),)
+
+
+def idx(sizes: tuple[int, ...], body: bytes = b"") -> bytes:
+    return struct.pack(f">4B{len(sizes)}I", 0, 0, 8, len(sizes), *sizes) + body
+
+
+def png(columns: int, rows: int, data: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">2I5B", columns, rows, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def mat(*elements: bytes) -> bytes:
+    return b"MATLAB 5.0".ljust(124) + struct.pack("<2H", 0x0100, 0x4D49) + b"".join(elements)
+
+
+def element(kind: int, content: bytes, size: int | None = None) -> bytes:
+    n = len(content) if size is None else size
+    return struct.pack("<2I", kind, n) + content + bytes(-len(content) % 8 if kind < 14 else 0)
+
+
+def matrix(kind: int, shape: tuple[int, ...], *rest: bytes) -> bytes:
+    flags = element(6, struct.pack("<2I", kind, 0))
+    return element(
+        14, flags + element(5, struct.pack(f"<{len(shape)}i", *shape)) + element(1, b"x") + b"".join(rest)
+    )
+
+
+def nested_cells(depth: int) -> bytes:
+    content = matrix(6, (1, 1), element(9, bytes(8)))
+    for _ in range(depth):
+        content = matrix(1, (1, 1), content)
+    return content
+
+
+def tar(kind: bytes = tarfile.REGTYPE, size: int = _RECORD) -> bytes:
+    member = tarfile.TarInfo(f"{_ARCHIVE_FOLDER}/{BATCH.name}")
+    member.type, member.size, member.linkname = kind, size, "/etc/passwd"
+    return gzip.compress(member.tobuf(tarfile.USTAR_FORMAT) + bytes(10240))
+
+
+def pax_bomb() -> bytes:
+    member = tarfile.TarInfo("pax")
+    member.type, member.size = tarfile.XHDTYPE, 2**33
+    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+
+
+def model_with(**changes) -> bytes:
+    description = {
+        "format": "neurojax model 1",
+        "tree": {"['w']": {"shape": [3], "dtype": "float32"}},
+        "arrays": ["['w']"],
+    }
+    text = changes.pop("text", json.dumps(description | changes.pop("description", {})))
+    array = changes.pop("array", np.zeros(3, np.float32))
+    return npz({"array_0.npy": npy(array), "description.npy": npy(np.array(text))})
+
+
+def read_members(path: Path):
+    with path.open("rb") as file:
+        return _members(path, file, (BATCH,))
+
+
+def read_settings(path: Path):
+    return from_plain(Settings, open_run(path.parent).read_config(), str(path))
+
+
+def with_setting(section: str, name: str, value) -> bytes:
+    plain = plain_settings(Settings())
+    plain[section][name] = value
+    return json.dumps(plain).encode()
+
+
+def read_little(path: Path):
+    """Read with a limit far below what the file inflates to."""
+    return read_arrays(path, most_bytes=MIB)
+
+
+ATTACKS = {  # by the name of the file: what is in it, what reads it, what is said of it
+    "1e15.npy": (
+        lambda: npy_header("'<f8'", "(1000000000000000,)") + bytes(80),
+        read_arrays,
+        r"8000000000000000 bytes after the header.*got 80",
+    ),
+    "short.npy": (
+        lambda: npy(np.zeros(100))[:-1],
+        read_arrays,
+        r"expected 800 bytes after the header.*got 799",
+    ),
+    "long.npy": (
+        lambda: npy(np.zeros(100)) + b"\0",
+        read_arrays,
+        r"expected 800 bytes after the header.*got 801",
+    ),
+    "wide.npy": (lambda: npy_header("'<U500000000'", "(0,)"), read_arrays, r"at most 1048576 bytes each"),
+    "nothing.npy": (
+        lambda: npy_header("'|S0'", "(1000000000000000,)"),
+        read_arrays,
+        r"numbers, texts or records",
+    ),
+    "header.npy": (
+        lambda: npy_header("'<f8'", "(1,)", length=2**32 - 1),
+        read_arrays,
+        r"header of at most 10000 bytes, got 4294967295",
+    ),
+    "minus.npy": (lambda: npy_header("'<f8'", "(-1, -10)") + bytes(80), read_arrays, r"sizes of at least 0"),
+    "deep.npy": (lambda: npy_header("'<f8'", "-" * 9000 + "1"), read_arrays, r"cannot be read"),
+    "nested.npy": (lambda: npy_header("'<f8'", "(" * 9000), read_arrays, r"cannot be read"),
+    "code.npy": (lambda: npy_header("'<f8'", "__import__('os').abort()"), read_arrays, r"cannot be read"),
+    "pickle.npy": (pickled, read_arrays, r"never unpickled"),
+    "pickle.npz": (lambda: npz({"a.npy": pickled()}), read_arrays, r"never unpickled"),
+    "pickle-model.npz": (
+        lambda: npz({"w.npy": pickled()}),
+        lambda p: load_arrays(p, LIKE),
+        r"never unpickled",
+    ),
+    "raw-pickle.npy": (lambda: b"\x80\x04\x8c\x05posix\x94.", read_arrays, r"begin with 93 'NUMPY'"),
+    "1e15.npz": (
+        lambda: npz({"a.npy": npy_header("'<f8'", "(1000000000000000,)")}),
+        read_arrays,
+        r"8000000000000000 bytes",
+    ),
+    "bomb.npz": (
+        lambda: npz({"a.npy": npy(np.frombuffer(BOMB, np.uint8))}),
+        read_little,
+        r"inflate to at most \d+ bytes in all, got 33554\d+",
+    ),
+    "modest-bomb.npz": (
+        lambda: with_size(npz({"a.npy": npy(np.frombuffer(BOMB, np.uint8))}), 1000),
+        read_little,
+        r"Bad CRC-32",
+    ),
+    "sized-bomb.npz": (
+        lambda: with_size(npz({"a.npy": bytes(100)}), 2**32 - 2),
+        read_arrays,
+        r"can inflate to, got one that says 4294967294",
+    ),
+    "overlap.npz": (lambda: overlapping(1000), read_arrays, r"side by side"),
+    "twice.npz": (lambda: npz({"a.npy": npy(np.zeros(1)), "a": npy(np.ones(1))}), read_arrays, r"2 called a"),
+    "story.npz": (
+        lambda: npz({"a.npy": npy(np.zeros(1)), "story.txt": b"words"}),
+        read_arrays,
+        r"story\.txt: .*93 'NUMPY'",
+    ),
+    "bzip2.npz": (
+        lambda: npz({"a.npy": npy(np.zeros(1))}, zipfile.ZIP_BZIP2),
+        read_arrays,
+        r"stored or deflated, got 12",
+    ),
+    "bomb-recording.npz": (
+        lambda: npz({"resp.npy": npy(np.frombuffer(BOMB, np.uint8))}),
+        stringer_orientations,
+        r"expected the published file \(md5",
+    ),
+    "1e15-rows.npy": (
+        lambda: npy_header("'<f4'", "(1000000, 1000000000)"),
+        lambda p: read_rows_file(p, ()),
+        r"bytes after the header",
+    ),
+    "larger-idx": (lambda: idx((1000, 28, 28), bytes(784)), read_idx, r"expected 784000 bytes.*got 784\."),
+    "huge-idx": (lambda: idx((2**32 - 1,) * 3), read_idx, r"expected 1 to 1073741824 bytes"),
+    "endless-idx.gz": (lambda: gzip.compress(idx((10,), BOMB)), read_idx, r"expected 10 bytes.*got more"),
+    "bomb.amat": (
+        lambda: bytes(80 * MIB),
+        _read_amat,
+        r"expected a file of at most 78400000 bytes, got 83886080",
+    ),
+    "bomb.png": (
+        lambda: png(20_000, 20_000, zlib.compress(bytes(2501 * 20_000))),
+        load_images,
+        r"cannot be read.*(exceeds limit|pixels)",
+    ),
+    "large.png": (
+        lambda: png(9_000, 9_000, zlib.compress(bytes(1126 * 9_000))),
+        load_images,
+        r"at most 67108864 pixels, got 9000 × 9000",
+    ),
+    "empty.png": (lambda: png(60_000, 60_000, b""), load_images, r"cannot be read"),
+    "program.png": (
+        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n",
+        load_images,
+        r"UnidentifiedImageError",
+    ),
+    "text.mat": (
+        lambda: mat(matrix(4, (1, 2**30), element(16, b""))),
+        read_arrays,
+        r"bytes to hold shape \(1, 1073741824\)",
+    ),
+    "numbers.mat": (lambda: mat(element(14, b"", 2**32 - 8)), read_arrays, r"expected 4294967288 bytes"),
+    "inner.mat": (
+        lambda: mat(matrix(6, (1, 1), element(9, bytes(8), 2**32 - 8))),
+        read_arrays,
+        r"an element of 4294967288 bytes",
+    ),
+    "cells.mat": (lambda: mat(matrix(1, (2**31 - 1, 1))), read_arrays, r"to hold shape"),
+    "fields.mat": (
+        lambda: mat(matrix(2, (4, 1), element(5, struct.pack("<i", 1)), element(1, b"abcdefgh"))),
+        read_arrays,
+        r"expected 4 × 8 entries",
+    ),
+    "no-names.mat": (
+        lambda: mat(matrix(2, (1, 1), element(5, struct.pack("<i", 0)), element(1, b"abcd"))),
+        read_arrays,
+        r"expected names of 0 bytes",
+    ),
+    "deep.mat": (lambda: mat(nested_cells(5_000)), read_arrays, r"at most 32 levels"),
+    "bomb.mat": (
+        lambda: mat(element(15, zlib.compress(matrix(9, (1, len(BOMB)), element(2, BOMB))))),
+        read_little,
+        r"compressed parts of at most",
+    ),
+    "many.mat": (
+        lambda: mat(matrix(1, (700_000, 1), element(14, b"") * 700_000) * 2),
+        read_arrays,
+        r"at most 1048576 elements",
+    ),
+    "back.mat": (
+        lambda: struct.pack("<5i", 0, -1, 4, 0, 12) + b"x" * 12 + bytes(64),
+        read_arrays,
+        r"expected a header of version 4",
+    ),
+    "large4.mat": (
+        lambda: struct.pack("<5i", 0, 2**30, 2**30, 0, 2) + b"x\0" + bytes(64),
+        read_arrays,
+        r"expected 9223372036854775830 bytes",
+    ),
+    "link.tar.gz": (
+        lambda: tar(tarfile.SYMTYPE, 0),
+        read_members,
+        r"expected a file .*data_batch_1\.bin in it, got none",
+    ),
+    "hard-link.tar.gz": (
+        lambda: tar(tarfile.LNKTYPE, 0),
+        read_members,
+        r"expected a file .*data_batch_1\.bin in it, got none",
+    ),
+    "large.tar.gz": (
+        lambda: tar(size=8**11 - 1),
+        read_members,
+        r"expected 1 images of 3073 bytes.*got 8589934591",
+    ),
+    "pax.tar.gz": (pax_bomb, read_members, r"at most \d+ bytes inflated, got more"),
+    "deep/config.json": (lambda: b'{"a":' * 100_000, read_settings, r"at most 64 levels"),
+    "65/config.json": (lambda: b"[" * 65 + b"]" * 65, read_settings, r"at most 64 levels"),
+    "large/config.json": (
+        lambda: b"[" + b"0," * 2**23 + b"0]",
+        read_settings,
+        r"at most 16777216 bytes, got 16777219",
+    ),
+    "number/config.json": (lambda: b'{"seed": ' + b"9" * 10**6 + b"}", read_settings, r"cannot be read"),
+    "list/config.json": (lambda: b"[1]", read_settings, r"expected settings, a JSON object, got list"),
+    "text/config.json": (
+        lambda: with_setting("learning", "n_steps", "many"),
+        read_settings,
+        r"expected n_steps to be of type int, got 'many'",
+    ),
+    "bool/config.json": (
+        lambda: with_setting("learning", "n_steps", True),
+        read_settings,
+        r"expected n_steps to be of type int, got True",
+    ),
+    "rule/config.json": (
+        lambda: with_setting("learning", "rule", "other"),
+        read_settings,
+        r"expected rule to be of type .*'pcd'.*, got 'other'",
+    ),
+    "1/metrics.jsonl": (
+        lambda: b'{"step": 1}\n' + b"[" * 70 + b"]" * 70 + b"\n",
+        lambda p: RunFolder(p.parent).read_metrics(),
+        r"line 2: expected JSON of at most 64",
+    ),
+    "2/metrics.jsonl": (
+        lambda: b'{"step": 1}\n' + b" " * 2**25,
+        lambda p: RunFolder(p.parent).read_metrics(),
+        r"line 2: expected at most 16777216",
+    ),
+    "3/metrics.jsonl": (
+        lambda: b'{"step": 1}\n5\n',
+        lambda p: RunFolder(p.parent).read_metrics(),
+        r"line 2: expected an object, got int",
+    ),
+    "deep-model.npz": (lambda: model_with(text="[" * 50_000), lambda p: load(p, LIKE), r"at most 64 levels"),
+    "other-model.npz": (
+        lambda: model_with(array=np.zeros(4, np.float32)),
+        lambda p: load(p, LIKE),
+        r"\['w'\]: expected float32\[3\], got float32\[4\]",
+    ),
+    "cast-model.npz": (
+        lambda: model_with(array=np.zeros(3, np.int64)),
+        lambda p: load(p, LIKE),
+        r"\['w'\]: expected float32\[3\], got int64\[3\]",
+    ),
+    "entry-model.npz": (
+        lambda: model_with(description={"tree": {"['w']": 5}}),
+        lambda p: load(p, LIKE),
+        r"expected float32\[3\], got 5",
+    ),
+    "names-model.npz": (
+        lambda: model_with(description={"arrays": ["a", "b"]}),
+        lambda p: load(p, LIKE),
+        r"an array for each of 2 names",
+    ),
+}
+MEMORY = {"many.mat": 64, "2/metrics.jsonl": 48}  # MiB
+MOST = 24  # MiB, of the others
+PIPE = "pipe.npy"
+
+
+# --- each in turn, in a process with little memory -------------------------------------------------------
+
+
+def peak() -> int:
+    """Return the most memory that the process has had, in bytes, since it was last forgotten."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", text)[1])  # type: ignore[index]
+
+
+def forget_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def attack(name: str) -> dict:
+    """Read a file, and return what came of it, the seconds it took and the bytes by which memory grew."""
+    read = read_arrays if name == PIPE else ATTACKS[name][1]
+    before, began, kind, text = forget_peak(), time.perf_counter(), "none", ""
+    try:
+        read(Path(name))
+    except Exception as error:
+        kind, text = "ValueError" if isinstance(error, ValueError) else type(error).__name__, str(error)
+    return {"kind": kind, "text": text, "seconds": time.perf_counter() - began, "bytes": peak() - before}
+
+
+def attack_all() -> None:
+    """Read every file in the working folder with little address space, and print what came of each."""
+    jnp.zeros(1).block_until_ready()
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 1024 * MIB, resource.RLIM_INFINITY))
+    results = {name: attack(name) for name in [*ATTACKS, PIPE]}
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    grown = {name: grown_by(name, read) for name, (read, _) in TRUE.items()}
+    print(json.dumps(results | {"true": grown}))
+
+
+def grown_by(name: str, read) -> int:
+    before = forget_peak()
+    read(Path(name))
+    return peak() - before
+
+
+PIXELS = 2048**2
+TRUE = {  # what reads it, and how many bytes that may take for each in it
+    "true.npy": (read_arrays, 1.2),
+    "true.npz": (read_arrays, 1.2),
+    "true.mat": (read_arrays, 4.5),
+    "true-idx": (read_idx, 3),
+    "true.bmp": (lambda path: load_images(path, most_bytes=16 * PIXELS), 2 * 16 / 4),
+}
+
+
+def write_true(folder: Path) -> int:
+    """Write four bytes for each of PIXELS in every form, and return how many bytes that is."""
+    values = np.tile(np.random.default_rng(0).integers(0, 256, (4, 2048, 1), dtype=np.uint8), 2048)
+    np.save(folder / "true.npy", values)
+    np.savez_compressed(folder / "true.npz", values)
+    scipy.io.savemat(folder / "true.mat", {"a": values}, do_compression=True)
+    (folder / "true-idx").write_bytes(idx(values.shape, values.tobytes()))
+    Image.fromarray(np.moveaxis(values[:3], 0, -1).copy()).save(folder / "true.bmp")
+    return values.nbytes
