@@ -10,11 +10,13 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .. import autoencoder as ae
 from .. import training
-from ..runs import RunFolder, plain_settings, save, save_arrays, write_atomically
+from ..distributed import is_main_process, place
+from ..runs import RunFolder, save, save_arrays, write_atomically
 from ..training import History
 from ._autoencoder_kinds import (
     Learner,
@@ -28,7 +30,8 @@ from ._autoencoder_kinds import (
 from ._autoencoder_measures import Trained, measure
 from ._autoencoder_pictures import draw
 from ._autoencoder_settings import Settings, check, known, resolve
-from ._settings import parse, start_run, table, write_json
+from ._devices import check_divides, fetch, only_on_main, start_devices, together
+from ._settings import decisive, is_progress_shown, parse, start_run, table, write_json
 
 __all__ = ["main"]
 
@@ -37,27 +40,41 @@ def main(arguments: Sequence[str]) -> None:
     """Learn, measure, draw, and print a summary."""
     start = time.perf_counter()
     settings, run = parse(Settings, "autoencoder", arguments)
-    settings = resolve(settings)
-    check(settings)
+    mesh = start_devices(settings)
     keys = _keys(settings.learning.seed)
+    with together():
+        settings = resolve(settings)
+        rows, learner = _prepare(settings, keys, mesh)
+    optimizer = make_optimizer(settings)
+    run = start_run("autoencoder", settings, run, may_change=("likelihood",))
+
+    if settings.model.kind == "stacked":
+        progress = settings.output.progress
+        learner = pretrain(settings, rows, optimizer, run, keys["model"], progress)
+    result = _learn(settings, run, learner, optimizer, rows, keys["fit"], mesh)
+    result = result._replace(model=fetch(result.model, mesh), state=None, opt_state=None)
+    with only_on_main() as is_main:
+        if is_main:
+            trained = _trained(settings, learner, result)
+            measured = measure(settings, trained, rows, keys["measure"])
+            _write(run, trained, measured)
+            draw(run, settings, trained, rows, keys["pictures"])
+            print(_summary(settings, run, measured, time.perf_counter() - start))
+
+
+def _prepare(settings: Settings, keys: dict[str, Array], mesh: Mesh | None) -> tuple[Rows, Learner]:
+    """Read the rows and make the model, before a folder is made; a stack is made anew for its pretraining."""
+    check(settings)
+    if mesh is not None and settings.model.kind == "stacked":
+        raise ValueError("kind: expected one that is learned in one piece on many devices, got stacked.")
+    check_divides("batch_size", settings.learning.batch_size, mesh)
     rows = read_rows(settings, keys["data"])
-    optimizer, is_stacked = make_optimizer(settings), settings.model.kind == "stacked"
-    # Before a folder is made, so that settings that do not fit leave none; a stack is made anew below.
     learner = make_learner(settings, rows, keys["model"])
     learner.objective.check_data(learner.model, rows.train)
-    if is_stacked:
+    make_optimizer(settings)
+    if settings.model.kind == "stacked":
         layer_objectives(settings)
-    run = start_run("autoencoder", settings, run, may_change=("likelihood",))
-    print(f"run folder: {run.path}", flush=True)
-
-    if is_stacked:
-        learner = pretrain(settings, rows, optimizer, run, keys["model"], settings.output.progress)
-    result = _learn(settings, run, learner, optimizer, rows, keys["fit"])
-    trained = _trained(settings, learner, result)
-    measured = measure(settings, trained, rows, keys["measure"])
-    _write(run, trained, measured)
-    draw(run, settings, trained, rows, keys["pictures"])
-    print(_summary(settings, run, measured, time.perf_counter() - start))
+    return rows, learner
 
 
 def _keys(seed: int) -> dict[str, Array]:
@@ -65,14 +82,16 @@ def _keys(seed: int) -> dict[str, Array]:
     return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
 
 
-def _learn(settings: Settings, run: RunFolder, learner: Learner, optimizer, rows: Rows, key: Array):
+def _learn(
+    settings: Settings, run: RunFolder, learner: Learner, optimizer, rows: Rows, key: Array, mesh: Mesh | None
+) -> training.FitResult:
     learning = settings.learning
-    is_shown = sys.stderr.isatty() if settings.output.progress is None else settings.output.progress
+    is_shown = is_main_process() and is_progress_shown(settings.output)
     train, watched = rows.train, rows.held_out[: learning.n_evaluation]
     if isinstance(learner.model, ae.Classifier):
         labels, watched_labels = known(rows.train_labels), known(rows.held_out_labels)
         train, watched = (train, labels), (watched, watched_labels[: learning.n_evaluation])
-    last = {}
+    watched, last = place(watched, mesh), {}
 
     def evaluation(model: Any, state: Any, key: Array) -> dict[str, Array]:
         last.update(_held_out(learner.objective, model, state, watched, key))
@@ -82,7 +101,6 @@ def _learn(settings: Settings, run: RunFolder, learner: Learner, optimizer, rows
         if is_shown and step % learning.evaluate_every == 0:
             tqdm.write(f"step {step}, held out: loss {float(last['loss']):.4g}", file=sys.stderr)
 
-    decisive = {n: v for n, v in plain_settings(settings).items() if n not in ("likelihood", "output")}
     return training.fit(
         learner.model,
         learner.objective,
@@ -94,9 +112,10 @@ def _learn(settings: Settings, run: RunFolder, learner: Learner, optimizer, rows
         state=learner.state,
         after_update=learner.after_update,
         evaluate=training.Evaluation(evaluation, learning.evaluate_every),
-        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive),
+        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive(settings)),
         callback=report,
         progress=is_shown,
+        mesh=mesh,
     )
 
 

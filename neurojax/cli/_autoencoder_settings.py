@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from .._checks import check_nonnegative, check_positive, check_share
+from ._devices import Devices
 from ._settings import Output, check_counts
 
 __all__ = ["Kind", "Settings", "check", "known", "resolve"]
@@ -171,6 +172,7 @@ class Settings:
     variational: Variational = field(default_factory=Variational)
     likelihood: Likelihood = field(default_factory=Likelihood)
     data: Data = field(default_factory=Data)
+    devices: Devices = field(default_factory=Devices)
     output: Output = field(default_factory=Output)
 
 
@@ -242,7 +244,7 @@ def resolve(settings: Settings) -> Settings:
     kind = settings.model.kind
     of_sparse = f" with --selection {settings.sparse.selection}" if kind == "sparse" else ""
     for section in dataclasses.fields(Settings):
-        if section.name == "output":
+        if section.name in ("devices", "output"):
             continue
         values = getattr(settings, section.name)
         for setting in dataclasses.fields(values):

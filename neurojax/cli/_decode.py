@@ -56,7 +56,6 @@ def main(arguments: Sequence[str]) -> None:
     splits = _splits(settings, responses, bins, keys["folds"])
     decoders = {name: _decoder(name, settings, responses, bins) for name in names}
     run = start_run("decode", settings, run, may_change=("decoding",))
-    print(f"run folder: {run.path}", flush=True)
 
     answers = _answers(settings, run, decoders, responses, splits)
     train, test = _split_once(settings, responses, keys["split"])

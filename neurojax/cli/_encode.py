@@ -36,7 +36,6 @@ def main(arguments: Sequence[str]) -> None:
     names, schemes = chosen_encoders(settings, stimuli), _schemes(settings)
     of_folds = folds(settings, stimuli) if "angles" in schemes else []
     run = start_run("encode", settings, run)
-    print(f"run folder: {run.path}", flush=True)
 
     trained: dict[str, Trained] = {}
     predicted: dict[str, dict[str, np.ndarray]] = {scheme: {} for scheme in schemes}

@@ -9,15 +9,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .. import boltzmann, training
 from ..boltzmann import BernoulliRBM
-from ..runs import RunFolder, plain_settings, save, write_atomically
+from ..distributed import is_main_process, place, shard_rows
+from ..runs import RunFolder, save, write_atomically
+from ._devices import check_divides, fetch, only_on_main, start_devices, together
 from ._rbm_pictures import draw
-from ._rbm_settings import Rows, Settings, check, make_objective, make_optimizer, read_rows
-from ._settings import parse, start_run, table, write_json
+from ._rbm_settings import Learning, Rows, Settings, check, make_objective, make_optimizer, read_rows
+from ._settings import decisive, is_progress_shown, parse, start_run, table, write_json
 
 __all__ = ["main"]
 
@@ -33,26 +37,64 @@ class Samples(NamedTuple):
     snapshots: Array
 
 
+class Task(NamedTuple):
+    """What is learned, from what, and how.
+
+    Attributes:
+        rows: the data.
+        rbm: the machine as learning starts.
+        objective: the learning rule.
+        state: its state, chains included.
+        optimizer: of the parameters.
+        keys: by what they are for.
+    """
+
+    rows: Rows
+    rbm: BernoulliRBM
+    objective: Any
+    state: Any
+    optimizer: optax.GradientTransformation
+    keys: dict[str, Array]
+
+
 def main(arguments: Sequence[str]) -> None:
     """Learn, sample, measure, draw, and print a summary."""
     start = time.perf_counter()
     settings, run = parse(Settings, "rbm", arguments)
-    check(settings)
-    keys = _keys(settings.learning.seed)
-    rows = read_rows(settings, keys["data"])
-    model = settings.model
-    rbm = BernoulliRBM.from_data(rows.train, model.n_hidden, keys["model"], scale=model.weight_scale)
-    objective, state = make_objective(settings.learning, rbm, rows.train, keys["chains"])
-    optimizer = make_optimizer(settings.learning)
+    mesh = start_devices(settings)
+    with together():
+        task = _prepare(settings, mesh)
     run = start_run("rbm", settings, run, may_change=("likelihood",))
-    print(f"run folder: {run.path}", flush=True)
 
-    result = _learn(settings, run, rbm, objective, optimizer, rows, state, keys["fit"])
+    result = _learn(settings, run, task, mesh)
+    result = result._replace(model=fetch(result.model, mesh), state=fetch(result.state, mesh), opt_state=None)
+    with only_on_main() as is_main:
+        if is_main:
+            measured = _show(settings, run, result, task)
+            print(_summary(settings, run, task.rows, measured, time.perf_counter() - start))
+
+
+def _prepare(settings: Settings, mesh: Mesh | None) -> Task:
+    """Read the rows and make the machine, before there is a folder."""
+    check(settings)
+    learning, model, keys = settings.learning, settings.model, _keys(settings.learning.seed)
+    check_divides("batch_size", learning.batch_size, mesh)
+    if learning.rule == "pcd":
+        check_divides("n_chains", learning.n_chains, mesh)
+    rows = read_rows(settings, keys["data"])
+    rbm = BernoulliRBM.from_data(rows.train, model.n_hidden, keys["model"], scale=model.weight_scale)
+    objective, state = make_objective(learning, rbm, rows.train, keys["chains"])
+    return Task(rows, rbm, objective, state, make_optimizer(learning), keys)
+
+
+def _show(settings: Settings, run: RunFolder, result: training.FitResult, task: Task) -> dict[str, Any]:
+    """Sample, measure, write and draw; return what was measured."""
+    rows, keys = task.rows, task.keys
     samples = _sample(settings, result.model, result.state, rows.train, keys["samples"])
     measured = _measure(settings, result.model, rows, samples.states, keys["measure"])
     _write(run, result.model, samples.states, measured)
     draw(run, result, rows, samples.snapshots, settings.likelihood.snapshot_every)
-    print(_summary(settings, run, rows, measured, time.perf_counter() - start))
+    return measured
 
 
 def _keys(seed: int) -> dict[str, Array]:
@@ -60,46 +102,51 @@ def _keys(seed: int) -> dict[str, Array]:
     return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
 
 
-def _learn(settings: Settings, run: RunFolder, rbm, objective, optimizer, rows: Rows, state, key):
-    learning = settings.learning
-    is_shown = sys.stderr.isatty() if settings.output.progress is None else settings.output.progress
-    last = {}
+def _learn(settings: Settings, run: RunFolder, task: Task, mesh: Mesh | None) -> training.FitResult:
+    learning, is_binary, last = settings.learning, task.rows.is_binary, {}
+    is_shown = is_main_process() and is_progress_shown(settings.output)
+    train, watched = place((task.rows.train[: len(task.rows.watched)], task.rows.watched), mesh)
 
     def evaluation(model: BernoulliRBM, state: Any, key: Array) -> dict[str, Array]:
-        last.update(_course(model, rows))
-        return {"loss": -last["pseudo_log_likelihood"], **last} if rows.is_binary else dict(last)
+        last.update(_course(model, train, watched, is_binary))
+        return {"loss": -last["pseudo_log_likelihood"], **last} if is_binary else dict(last)
 
     def report(step: int, model: BernoulliRBM, state: Any, metrics: Any) -> None:
         if is_shown and step % learning.evaluate_every == 0:
             values = ", ".join(f"{name.replace('_', ' ')} {float(v):.1f} nats" for name, v in last.items())
             tqdm.write(f"step {step}, held out: {values}", file=sys.stderr)
 
-    decisive = {n: v for n, v in plain_settings(settings).items() if n not in ("likelihood", "output")}
     return training.fit(
-        rbm,
-        objective,
-        rows.train,
-        optimizer=optimizer,
+        task.rbm,
+        task.objective,
+        task.rows.train,
+        optimizer=task.optimizer,
         n_steps=learning.n_steps,
         batch_size=learning.batch_size,
-        key=key,
-        state=state,
+        key=task.keys["fit"],
+        state=_laid_out(task.state, learning, mesh),
         evaluate=training.Evaluation(
             evaluation, learning.evaluate_every, learning.patience, keep_best=learning.patience is not None
         ),
-        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive),
+        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive(settings)),
         callback=report,
         progress=is_shown,
+        mesh=mesh,
     )
 
 
-def _course(rbm: BernoulliRBM, rows: Rows) -> dict[str, Array]:
-    """Measure what needs no partition function; of grey values there is no pseudo-likelihood."""
-    return _compiled_course(rbm, rows.train[: len(rows.watched)], rows.watched, rows.is_binary)
+def _laid_out(state: Any, learning: Learning, mesh: Mesh | None) -> Any:
+    """Return the state with persistent chains shared out among the devices; tempering's swap, and stay."""
+    if mesh is None or learning.rule != "pcd":
+        return state
+    if learning.centred:
+        return state._replace(chains=shard_rows(state.chains, mesh, name="chains"))
+    return shard_rows(state, mesh, name="chains")
 
 
 @eqx.filter_jit
-def _compiled_course(rbm: BernoulliRBM, train: Array, held_out: Array, is_binary: bool) -> dict[str, Array]:
+def _course(rbm: BernoulliRBM, train: Array, held_out: Array, is_binary: bool) -> dict[str, Array]:
+    """Measure what needs no partition function; of grey values there is no pseudo-likelihood."""
     measured = {"free_energy_gap": boltzmann.free_energy_gap(rbm, train, held_out)}
     if is_binary:
         # In pieces: the whole would be rows × visible × hidden numbers.
@@ -143,7 +190,8 @@ def _gibbs(rbm: BernoulliRBM, hidden: Array, key: Array, n_steps: int) -> tuple[
 
 def _measure(settings: Settings, rbm: BernoulliRBM, rows: Rows, states: Array, key: Array) -> dict[str, Any]:
     """Return what ``likelihood.json`` holds, log-likelihoods and free energies in nats."""
-    measured: dict[str, Any] = {name: float(value) for name, value in _course(rbm, rows).items()}
+    course = _course(rbm, rows.train[: len(rows.watched)], rows.watched, rows.is_binary)
+    measured: dict[str, Any] = {name: float(value) for name, value in course.items()}
     base, reported = rbm.base_visible_bias(rows.train), rows.reported
     estimates = _log_partition(rbm, base, states, settings.likelihood.ais_temperatures, key)
     measured["log_partition"] = {

@@ -12,9 +12,10 @@ from jax import Array
 from .. import boltzmann, data
 from .._checks import check_positive
 from ..boltzmann import BernoulliRBM, CentredGradient, ContrastiveObjective
+from ._devices import Devices
 from ._settings import Output, check_counts, image_shape, read_rows_file
 
-__all__ = ["Rows", "Settings", "check", "make_objective", "make_optimizer", "read_rows"]
+__all__ = ["Learning", "Rows", "Settings", "check", "make_objective", "make_optimizer", "read_rows"]
 
 _SETS = ("digits", "mnist", "binarized-mnist")
 _STEP_SIZES = {"sgd": 0.3, "adam": 0.01}
@@ -114,6 +115,7 @@ class Settings:
     learning: Learning = field(default_factory=Learning)
     data: Data = field(default_factory=Data)
     likelihood: Likelihood = field(default_factory=Likelihood)
+    devices: Devices = field(default_factory=Devices)
     output: Output = field(default_factory=Output)
 
 

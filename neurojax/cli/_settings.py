@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +17,18 @@ import tyro
 from jax import Array
 
 from .. import data
-from .._checks import check_at_least, check_finite
+from .._checks import check_at_least
+from ..distributed import all_processes
 from ..runs import RunFolder, changed_settings, create_run, open_run, plain_settings, write_atomically
+from ._devices import only_on_main, say, together, with_own_devices
 
 __all__ = [
     "Output",
     "check_counts",
+    "decisive",
     "from_plain",
     "image_shape",
+    "is_progress_shown",
     "parse",
     "read_rows_file",
     "start_run",
@@ -66,7 +73,8 @@ def parse(
     if at is not None and at + 1 < len(words) + ("=" in words[at]):
         folder = words[at].split("=", 1)[1] if "=" in words[at] else words[at + 1]
         run = open_run(folder)
-        default = from_plain(kind, run.read_config(), str(run.config_path))
+        plain = with_own_devices(run.read_config(), kind)
+        default = from_plain(kind, plain, str(run.config_path))
     settings = tyro.cli(
         kind, args=words, prog=f"neurojax {command}", default=default, config=(tyro.conf.OmitArgPrefixes,)
     )
@@ -84,7 +92,7 @@ def check_counts(settings: Any, **least: int) -> None:
 def start_run(
     command: str, settings: Any, run: RunFolder | None, *, may_change: Sequence[str] = ()
 ) -> RunFolder:
-    """Make the run's folder, or check the settings of a resumed run against those it was made with.
+    """Make the run's folder, or check the settings of a resumed run; say where, and tell all processes.
 
     Args:
         command: the name of a run without one.
@@ -94,11 +102,24 @@ def start_run(
 
     Raises:
         ValueError: if a setting differs that may not; says which, from what to what.
-        OSError: if the folder cannot be made.
+        OSError: if the folder cannot be made, or is not the same in all processes.
     """
-    if run is None:
-        return create_run(settings.output.runs, settings.output.name or command, settings)
-    before, plain = run.read_config(), plain_settings(settings)
+    with only_on_main() as is_main:
+        if is_main and run is None:
+            run = create_run(settings.output.runs, settings.output.name or command, settings)
+        elif is_main and run is not None:
+            _check_changes(settings, run.read_config(), (*may_change, "devices"))
+            write_json(run.config_path, plain_settings(settings))
+    run = RunFolder(Path(all_processes(None if run is None else str(run.path))[0]))
+    with together():
+        if not run.config_path.is_file():
+            raise OSError(f"runs: expected a folder that all processes share, but {run.path} is not here.")
+    say(f"run folder: {run.path}")
+    return run
+
+
+def _check_changes(settings: Any, before: Mapping[str, Any], may_change: Sequence[str]) -> None:
+    """Raise ``ValueError`` for what a resumed run must not change."""
     n_before = before["learning"]["n_steps"]
     if settings.learning.n_steps < n_before:
         raise ValueError(
@@ -106,14 +127,23 @@ def start_run(
         )
     fixed = {
         name: pair
-        for name, pair in changed_settings(before, plain).items()
+        for name, pair in changed_settings(before, plain_settings(settings)).items()
         if name not in _MAY_CHANGE and name.split(".")[0] not in may_change
     }
     if fixed:
         text = ", ".join(f"{name.split('.')[-1]} {old!r} → {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(f"--resume: expected the settings of the run, got changes: {text}.")
-    write_json(run.config_path, plain)
-    return run
+
+
+def decisive(settings: Any) -> dict[str, Any]:
+    """Return the settings that decide what is learned: not where, on what, and how it is measured after."""
+    apart = ("likelihood", "devices", "output")
+    return {name: value for name, value in plain_settings(settings).items() if name not in apart}
+
+
+def is_progress_shown(output: Output) -> bool:
+    """Return whether there is a progress bar: as asked, or if standard error is a terminal."""
+    return sys.stderr.isatty() if output.progress is None else output.progress
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -154,8 +184,10 @@ def read_rows_file(
             f"them, got shape {values.shape} in {path}."
         )
     is_bytes = values.dtype == np.uint8 and values.max() > 1
-    values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
-    check_finite("data", values)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
+    if n_wrong := np.count_nonzero(~np.isfinite(values)):
+        raise ValueError(f"data: expected finite numbers, got {n_wrong} that are NaN or infinite in {path}.")
     if is_bounded and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             f"data: expected numbers in [0, 1], got {values.min():.4g} to {values.max():.4g} in {path}."
@@ -186,21 +218,46 @@ def from_plain(kind: type[_Settings], plain: Mapping[str, Any], source: str) -> 
     """Build a nested dataclass from the dict that ``plain_settings`` made of one.
 
     Raises:
-        ValueError: at the first name that is missing or unknown.
+        ValueError: at the first name that is missing or unknown, or has a value of another type.
     """
     hints = get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(plain, Mapping) or fields != set(plain):
         came = sorted(plain) if isinstance(plain, Mapping) else type(plain).__name__
-        raise ValueError(f"{source}: expected the settings {sorted(fields)}, got {came}.")
-    values = {}
-    for name, value in plain.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            value = from_plain(hint, value, source)  # type: ignore[arg-type]
-        elif hint is Path or (value is not None and Path in getattr(hint, "__args__", ())):
-            value = Path(value)
-        elif isinstance(value, list) and any(get_origin(part) is tuple for part in (hint, *get_args(hint))):
-            value = tuple(value)
-        values[name] = value
+        raise ValueError(f"{source}: expected the settings {sorted(fields)}, got {f'{came}':.500}.")
+    values = {name: _from_plain(hints[name], value, source, name) for name, value in plain.items()}
     return kind(**values)
+
+
+_SCALARS = {bool: bool, int: int, float: float, str: str, type(None): type(None)}
+
+
+def _from_plain(hint: Any, value: Any, source: str, name: str) -> Any:
+    """Return what JSON made of a value of type ``hint`` as that type, or raise ``ValueError``."""
+    if dataclasses.is_dataclass(hint):
+        return from_plain(hint, value, source)  # type: ignore[arg-type]
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        for part in parts:
+            with suppress(_OtherTypeError):
+                return _from_plain(part, value, source, name)
+    elif get_origin(hint) is Literal:
+        if any(type(value) is type(part) and value == part for part in parts):
+            return value
+    elif get_origin(hint) is tuple and isinstance(value, list):
+        inner = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        if len(inner) == len(value):
+            pairs = zip(inner, value, strict=True)
+            return tuple(_from_plain(part, item, source, name) for part, item in pairs)
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif hint is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    elif isinstance(value, _SCALARS.get(hint, ())) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", hint) if not parts else hint
+    raise _OtherTypeError(f"{source}: expected {name} to be of type {wanted}, got {value!r:.200}.")
+
+
+class _OtherTypeError(ValueError):
+    """A value that is not of its setting's type."""

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from .. import data, metrics, receptive_fields, training
 from ..convergence import Solution, Status
-from ..runs import RunFolder, plain_settings, save
+from ..distributed import is_main_process, place, shard_atoms
+from ..runs import RunFolder, save
 from ..sparse_coding import (
     AtomUsage,
     Dictionary,
@@ -21,7 +24,8 @@ from ..sparse_coding import (
     energy,
     random_dictionary,
 )
-from ._settings import check_counts, parse, start_run, table
+from ._devices import check_divides, fetch, only_on_main, start_devices, together
+from ._settings import check_counts, decisive, is_progress_shown, parse, start_run, table
 from ._sparse_coding_pictures import draw
 from ._sparse_coding_settings import Settings, make_optimizer, make_penalty, make_solver, read_images
 
@@ -30,32 +34,75 @@ __all__ = ["main"]
 _CERTIFIED = ("l1", "nonnegative-l1", "elastic-net")
 
 
+class Task(NamedTuple):
+    """What is learned, from what, and how.
+
+    Attributes:
+        dictionary: as learning starts.
+        objective: what is minimised.
+        optimizer: of the atoms.
+        sampler: of patches to learn from.
+        patches: held out.
+        key: of learning.
+    """
+
+    dictionary: Dictionary
+    objective: SparseCodingObjective
+    optimizer: optax.GradientTransformation
+    sampler: data.PatchSampler
+    patches: jax.Array
+    key: jax.Array
+
+
 def main(arguments: Sequence[str]) -> None:
     """Learn, certify, draw, and print a summary."""
     start = time.perf_counter()
     settings, run = parse(Settings, "sparse-coding", arguments)
-    # What would otherwise be found out only by `fit`, after a folder was made.
-    check_counts(settings.learning, n_steps=1, evaluate_every=1, checkpoint_every=1, patience=1)
-    seen, held_out = _hold_out(read_images(settings.data), settings.model.patch_size)
-    sampler = _sampler(seen, settings, settings.learning.batch_size)
-    patches = _sampler(held_out, settings, settings.learning.n_evaluation)(
-        jax.random.key(settings.learning.seed + 1)
-    )
-    objective, optimizer = _make_objective(settings), make_optimizer(settings.learning)
-    model_key, fit_key = jax.random.split(jax.random.key(settings.learning.seed))
-    dictionary = random_dictionary(model_key, settings.model.n_atoms, settings.model.patch_size**2)
-    # Settings that cannot work together are told before a folder is made.
-    eqx.filter_eval_shape(objective, dictionary, None, patches, fit_key)
+    mesh = start_devices(settings, has_atoms=True)
+    with together():
+        task = _prepare(settings, mesh)
     run = start_run("sparse-coding", settings, run)
-    print(f"run folder: {run.path}", flush=True)
 
-    result = _learn(settings, run, dictionary, objective, optimizer, sampler, patches, fit_key)
-    solution = _encode(settings, result.model, patches)
+    result = _learn(settings, run, task, mesh)
+    solution = fetch(_encode(settings, result.model, task.patches, mesh), mesh)
+    result = result._replace(model=fetch(result.model, mesh), state=None, opt_state=None)
+    with only_on_main() as is_main:
+        if is_main:
+            fits = _show(settings, run, result, task.patches, solution)
+            seconds = time.perf_counter() - start
+            print(_summary(settings, run, result.model, task.patches, solution, fits, seconds))
+
+
+def _prepare(settings: Settings, mesh: Mesh | None) -> Task:
+    """Read the images, and find out before a folder is made what `fit` would find out only then."""
+    learning, model = settings.learning, settings.model
+    check_counts(learning, n_steps=1, evaluate_every=1, checkpoint_every=1, patience=1)
+    check_divides("batch_size", learning.batch_size, mesh)
+    n_model = settings.devices.model_devices
+    if model.n_atoms % n_model:
+        raise ValueError(f"n_atoms: expected a multiple of the {n_model} model devices, got {model.n_atoms}.")
+    seen, held_out = _hold_out(read_images(settings.data), model.patch_size)
+    patches = _sampler(held_out, settings, learning.n_evaluation)(jax.random.key(learning.seed + 1))
+    model_key, fit_key = jax.random.split(jax.random.key(learning.seed))
+    task = Task(
+        random_dictionary(model_key, model.n_atoms, model.patch_size**2),
+        _make_objective(settings),
+        make_optimizer(learning),
+        _sampler(seen, settings, learning.batch_size),
+        patches,
+        fit_key,
+    )
+    eqx.filter_eval_shape(task.objective, task.dictionary, None, patches, fit_key)
+    return task
+
+
+def _show(settings: Settings, run: RunFolder, result: training.FitResult, patches, solution: Solution):
+    """Save the dictionary, draw the pictures, and return the atoms' Gabor fits."""
     patch_shape = (settings.model.patch_size, settings.model.patch_size)
     fits = receptive_fields.fit_gabor_batch(result.model.atoms, patch_shape)
     save(run.path / "dictionary.npz", result.model)
     draw(run, result, patches, np.asarray(solution.value), fits, settings)
-    print(_summary(settings, run, result.model, patches, solution, fits, time.perf_counter() - start))
+    return fits
 
 
 def _hold_out(images, patch_size: int) -> tuple[list, list]:
@@ -89,33 +136,35 @@ def _make_objective(settings: Settings) -> SparseCodingObjective:
     )
 
 
-def _learn(settings: Settings, run: RunFolder, dictionary, objective, optimizer, sampler, held_out, key):
-    learning = settings.learning
-    evaluate = eqx.filter_jit(lambda model, patches: objective(model, None, patches, key))
+def _learn(settings: Settings, run: RunFolder, task: Task, mesh: Mesh | None) -> training.FitResult:
+    learning, held_out, dictionary = settings.learning, place(task.patches, mesh), task.dictionary
+    if mesh is not None and settings.devices.model_devices > 1:
+        dictionary = shard_atoms(dictionary, mesh)
+    evaluate = eqx.filter_jit(lambda model, patches: task.objective(model, None, patches, task.key))
 
     def evaluation(model: Dictionary, state: Any, key: Any) -> dict[str, jax.Array]:
         loss, (_, measured) = evaluate(model, held_out)
         return {"loss": loss, **measured}
 
-    decisive = {name: value for name, value in plain_settings(settings).items() if name != "output"}
     return training.fit(
         dictionary,
-        objective,
-        sampler,
-        optimizer=optimizer,
+        task.objective,
+        task.sampler,
+        optimizer=task.optimizer,
         n_steps=learning.n_steps,
-        key=key,
-        state=None if learning.replace_after is None else AtomUsage.init(dictionary),
-        after_update=DictionaryUpkeep(objective, optimizer, learning.replace_after),
+        key=task.key,
+        state=None if learning.replace_after is None else AtomUsage.init(task.dictionary),
+        after_update=DictionaryUpkeep(task.objective, task.optimizer, learning.replace_after),
         evaluate=training.Evaluation(
             evaluation, learning.evaluate_every, learning.patience, keep_best=learning.patience is not None
         ),
-        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive),
-        progress=settings.output.progress,
+        checkpoint=training.Checkpoint(run.path, learning.checkpoint_every, settings=decisive(settings)),
+        progress=is_main_process() and is_progress_shown(settings.output),
+        mesh=mesh,
     )
 
 
-def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array) -> Solution:
+def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array, mesh: Mesh | None) -> Solution:
     """Encode the held-out patches to the tolerance of what is reported."""
     inference = settings.inference
     return encode_batch(
@@ -126,6 +175,7 @@ def _encode(settings: Settings, dictionary: Dictionary, patches: jax.Array) -> S
         tol=inference.final_tol,
         max_steps=10 * inference.max_inference_steps,
         steps_per_check=inference.steps_per_check,
+        mesh=mesh,
     )
 
 

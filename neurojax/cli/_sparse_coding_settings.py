@@ -10,6 +10,7 @@ from jax import Array
 from .. import data, penalties, sparse_coding
 from .._checks import check_positive
 from ..convergence import AbstractSolver
+from ._devices import Devices
 from ._settings import Output
 
 __all__ = ["Settings", "make_optimizer", "make_penalty", "make_solver", "read_images"]
@@ -129,6 +130,7 @@ class Settings:
     inference: Inference = field(default_factory=Inference)
     learning: Learning = field(default_factory=Learning)
     data: Data = field(default_factory=Data)
+    devices: Devices = field(default_factory=Devices)
     output: Output = field(default_factory=Output)
 
 
