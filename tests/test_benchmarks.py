@@ -56,6 +56,7 @@ def test_the_scripts_of_the_suite_are_found_and_ask_something():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert {"inference_speed", "scaling", "roofline", "learning_speed", "rbm_speed"} <= set(lines)
+    assert {"collectives", "weak_scaling", "streaming"} <= set(lines)
     assert not {"_common", "__main__", "published_loop"} & set(lines)
     assert all("?" in question for question in lines.values())
 

@@ -1,0 +1,177 @@
+"""What eight devices send each other, read from the compiled programs; on one device a mesh adds nothing."""
+
+import os
+from collections import Counter
+
+import collectives
+import pytest
+from collectives import QUICK, Collective, of_a_step
+
+from neurojax.distributed import make_mesh
+
+ATOMS = (QUICK.side**2, QUICK.n_atoms)
+# What XLA's simplifier writes in either of two ways: it meets the parts of a mapped program in another order.
+ELEMENTWISE = {"multiply", "broadcast", "constant", "and", "shift-right-logical"}
+ONE = QUICK._replace(replace_after=None)  # `encode_batch` is in the program once, not twice
+
+LOOPS = """HloModule block
+
+%step (p: (f32[4])) -> (f32[4]) {
+  %p = (f32[4]{0}) parameter(0)
+  %x = f32[4]{0} get-tuple-element(%p), index=0
+  %whole = f32[32]{0} all-gather(%x), replica_groups=[1,8]<=[8], dimensions={0}
+  %sum = (f32[4]{0}, f32[4]{0}) all-reduce(%x, /*index=1*/%x), replica_groups={{0,1},{2,3}}, to_apply=%add
+  ROOT %t = (f32[4]{0}) tuple(%x)
+}
+
+%goes_on (p: (f32[4])) -> pred[] {
+  %p = (f32[4]{0}) parameter(0)
+  ROOT %c = pred[] constant(true)
+}
+
+%rare (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %m = f32[4]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+}
+
+%often (p: f32[4]) -> f32[4] {
+  ROOT %p = f32[4]{0} parameter(0)
+}
+
+ENTRY %main (x: f32[4], i: pred[]) -> f32[4] {
+  %x = f32[4]{0} parameter(0)
+  %i = pred[] parameter(1)
+  %t = (f32[4]{0}) tuple(%x)
+  %w = (f32[4]{0}) while(%t), condition=%goes_on, body=%step
+  %y = f32[4]{0} conditional(%i, %x, %x), true_computation=%rare, false_computation=%often
+  ROOT %r = f32[4]{0} all-reduce-start(%y), replica_groups=mesh['a'=4,'b'=2] {'a'}, to_apply=%add
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """The collectives of each program on eight devices; compiled in a process beside this one."""
+    names = [name for name in collectives.PROGRAMS if name != collectives.OVER_MODEL]
+    process = collectives.start_child(names, QUICK, os.environ.get("XLA_FLAGS", ""))
+    found = {}
+
+    def result(name):
+        if not found:
+            found.update(collectives.result_of(process))
+        return found[name]
+
+    yield result
+    process.kill()
+
+
+def test_collectives_are_read_with_the_loops_around_them():
+    x = ("f32", (4,))
+    assert collectives.collectives(LOOPS) == [
+        Collective("all-gather", (x,), 8, 1, False),
+        Collective("all-reduce", (x, x), 2, 1, False),
+        Collective("collective-permute", (x,), 0, 0, True),
+        Collective("all-reduce", (x,), 4, 0, False),
+    ]
+    assert [one.n_bytes for one in collectives.collectives(LOOPS)] == [16, 32, 16, 16]
+    with pytest.raises(ValueError, match="expected a program with an entry computation"):
+        collectives.parse("")
+
+
+def test_an_all_reduce_takes_as_long_as_its_formula_says():
+    link = collectives.Link("", 4, (100.0, 0.5), (10.0, 2.0))
+    assert collectives.reduction_seconds(200.0, 1, link, False) == 0
+    # Three quarters there and back, six hops; then a quarter of the bytes between two nodes.
+    assert collectives.reduction_seconds(200.0, 4, link, False) == pytest.approx(2 * 0.75 * 2 + 6 * 0.5)
+    both = 2 * 0.75 * 2 + 6 * 0.5 + 2 * 0.5 * 5 + 2 * 2.0
+    assert collectives.reduction_seconds(200.0, 8, link, False) == pytest.approx(both)
+    rings, trees = (collectives.reduction_seconds(200.0, 64, link, is_tree) for is_tree in (False, True))
+    assert rings - trees == pytest.approx((30 - 8) * 2.0)
+
+
+def without_mesh_and_with(name):
+    """Count (opcode, shapes) on one device, outside fused loops and inside; the entry's opcodes in order."""
+    counts = []
+    for mesh in (None, make_mesh()):
+        module = collectives.parse(collectives.compiled(name, ONE, mesh))
+        fused = {
+            line.rpartition("calls=%")[2].split(",")[0].strip()
+            for lines in module.computations.values()
+            for _, opcode, _, line in lines
+            if opcode == "fusion"
+        }
+        outside, inside = Counter(), Counter()
+        for computation, lines in module.computations.items():
+            part = inside if computation in fused else outside
+            part.update((one.opcode, collectives.arrays(one.result)) for one in lines)
+        entry = [one.opcode for one in module.computations[module.entry] if one.opcode != "parameter"]
+        counts.append((outside, inside, entry))
+    return counts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dictionary", "VAE", "encode_batch", "sample_chains", pytest.param("RBM", marks=pytest.mark.slow)],
+)
+def test_on_one_device_a_mesh_compiles_to_the_same_instructions(name, eight):
+    (plain, plain_fused, entry), (meshed, meshed_fused, meshed_entry) = without_mesh_and_with(name)
+    assert sum(plain.values()) > 50
+    assert meshed == plain
+    assert Counter(meshed_entry) == Counter(entry)
+    difference = (plain_fused - meshed_fused) + (meshed_fused - plain_fused)
+    if name in ("RBM", "VAE"):
+        assert not difference
+        assert meshed_entry == entry
+    assert {opcode for opcode, _ in difference} <= ELEMENTWISE
+    assert sum(difference.values()) <= 0.01 * sum(plain_fused.values())
+
+
+def test_a_step_of_dictionary_learning_reduces_one_gradient_and_small_things(eight):
+    found = of_a_step(eight("dictionary"))
+    assert {one.kind for one in found} == {"all-reduce"}
+    assert {one.n_together for one in found} == {8}
+    operands = [operand for one in found for operand in one.operands]
+    matrices = [shape for _, shape in operands if len(shape) > 1]
+    assert matrices in ([ATOMS], [ATOMS[::-1]])  # the gradient, once, in one of its two layouts
+    vectors = [operand for operand in operands if len(operand[1]) == 1]
+    assert vectors == [("pred", (QUICK.n_atoms,))]  # which atoms any row of the batch used
+    assert len(operands) - 2 <= 11  # the loss and the sums of which the metrics are made
+
+
+@pytest.mark.parametrize("name", ["RBM", "VAE"])
+def test_a_step_has_one_all_reduce_of_nothing_but_parameters_and_scalars(name, eight):
+    (found,) = eight(name)
+    assert (found.kind, found.n_loops, found.n_together, found.is_conditional) == ("all-reduce", 1, 8, False)
+    sizes = collectives.parameter_sizes(collectives.TRAINING[name](QUICK, 8).model)
+    row = collectives.summary(name, [found], sizes)
+    assert row["other all-reduced bytes"] == 0
+    assert row["scalar bytes"] == 8
+    if name == "VAE":
+        assert row["gradient bytes"] == row["parameter bytes"]
+    else:  # what data and what chains give, and the hidden units' mean for the metrics
+        assert row["gradient bytes"] <= 2 * row["parameter bytes"] + 4 * QUICK.n_hidden
+
+
+def test_no_batch_moves_in_data_parallel_training(eight):
+    """Rows are gathered only where atoms without use are replaced, by the worst coded rows of all devices."""
+    for name in collectives.TRAINING:
+        assert all(one.n_loops == 1 for one in eight(name))
+        assert all(one.kind == "all-reduce" for one in eight(name) if not one.is_conditional)
+    rare = [one for one in eight("dictionary") if one.is_conditional]
+    assert {one.kind for one in rare} == {"all-gather", "all-reduce"}
+
+
+@pytest.mark.parametrize("name", ["encode_batch", "sample_chains"])
+def test_rows_and_chains_over_data_need_no_collective(name, eight):
+    assert eight(name) == []
+
+
+@pytest.mark.slow
+def test_atoms_over_model_are_reduced_over_their_own_devices_only():
+    """Inference talks over "model" alone; the gradient of the atoms that a device has goes over "data"."""
+    name = collectives.OVER_MODEL
+    found = collectives.result_of(collectives.start_child([name], QUICK))[name]
+    assert {one.n_together for one in found if one.n_loops > 1 and not one.is_conditional} == {2}
+    over_data = [one for one in of_a_step(found) if one.n_together == 4]
+    matrices = [shape for one in over_data for _, shape in one.operands if len(shape) > 1]
+    assert matrices in ([(ATOMS[0], ATOMS[1] // 2)], [(ATOMS[1] // 2, ATOMS[0])])
