@@ -13,8 +13,8 @@ from neurojax import plotting
 
 PACKAGE = Path(neurojax.__file__).parent
 FLOORS = {
-    "_types": 0, "_checks": 0, "_trees": 0, "_precision": 0, "_terms": 0, "_random": 0, "_rows": 0, "distributed": 0,
-    "_untrusted": 0,
+    "_types": 0, "_checks": 0, "_trees": 0, "_precision": 0, "_terms": 0, "_random": 0, "_rows": 0,
+    "_untrusted": 0, "distributed": 0,
     "penalties": 1, "convergence": 1, "_proximal": 1, "_sparsa": 1, "chains": 1, "training": 1, "metrics": 1,
     "runs": 1, "data": 1,
     "sparse_coding": 2, "boltzmann": 2, "autoencoder": 2, "neural_coding": 2, "decomposition": 2,

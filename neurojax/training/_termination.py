@@ -5,7 +5,7 @@ import sys
 import threading
 from typing import Any
 
-from neurojax.distributed import any_process
+from neurojax.distributed import any_process, is_main_process
 
 __all__ = ["TerminatedError", "Termination"]
 
@@ -47,7 +47,7 @@ class Termination:
         """Give the signal back to who had it, and say what happened."""
         if self._is_mine:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
-        if isinstance(error, TerminatedError):
+        if isinstance(error, TerminatedError) and is_main_process():
             print(error, file=sys.stderr, flush=True)
 
     def is_asked(self) -> bool:
