@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ._checks import check_at_least
+from ._checks import check_at_least, is_concrete
 
 __all__ = [
     "DATA",
@@ -162,15 +162,15 @@ def shard_atoms(dictionary: Any, mesh: Mesh) -> Any:
 
 
 def place(tree: Any, mesh: Mesh | None) -> Any:
-    """Put every array on the mesh: those that lie over it stay so, all others are on every device.
+    """Put every JAX array on the mesh: those that lie over it stay so, all others are on every device.
 
-    Traced arrays are returned as they are.
+    Traced arrays, and NumPy's, are returned as they are.
     """
     if mesh is None:
         return tree
 
     def put(leaf):
-        if not eqx.is_array(leaf) or isinstance(leaf, jax.core.Tracer):
+        if not isinstance(leaf, jax.Array) or not is_concrete(leaf):
             return leaf
         is_placed = isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
         return leaf if is_placed else jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))

@@ -203,7 +203,13 @@ def chains(mesh, *, n_chains=16):
     return {"samples": np.asarray(distributed.gather(samples))}
 
 
-PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains)}
+def everything(mesh):
+    """Run encode, learn, pcd, vae and chains in one process."""
+    programs = (encode, learn, pcd, vae, chains)
+    return {f"{f.__name__}: {name}": array for f in programs for name, array in f(mesh).items()}
+
+
+PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, everything)}
 
 
 def main(program, path, settings):

@@ -172,6 +172,7 @@ def test_one_process_with_many_devices(flags, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_flag_that_differs_is_named_in_both(tmp_path):
     codes, _, err = ends(start([*SPARSE, f"--runs={tmp_path / 'runs'}"], own={1: ["--n-atoms=7"]}))
     assert codes == [2, 2], err

@@ -81,6 +81,9 @@ def encode_batch(
         ValueError: as `encode`, and for no rows; outside ``jit`` also for a dictionary that has a
             zero or non-finite row, and for the first code with more active units than ``max_active``.
     """
+    if mesh is not None:
+        check_mesh(mesh)
+        dictionary, penalty, xs, init = place((dictionary, penalty, xs, init), mesh)
     xs = jnp.asarray(xs)
     check_rank("xs", xs, "samples features")
     check_real("xs", xs)
@@ -97,9 +100,6 @@ def encode_batch(
         solver = default_solver(penalty)
     if steps_per_check is None:
         steps_per_check = 1 if isinstance(solver, SpaRSA) else 10
-    if mesh is not None:
-        check_mesh(mesh)
-        dictionary, penalty, xs, init = place((dictionary, penalty, xs, init), mesh)
     over = ambient_mesh() if mesh is None else mesh
     if n_slots is None:
         n_atoms = jax.eval_shape(lambda x: dictionary.empty_code(x), xs[0]).shape[0]

@@ -54,7 +54,8 @@ def leading_axes(atoms: Float[Array, "atoms features"]) -> LeadingAxes:
 
     like = jnp.zeros(n_features, atoms.dtype)
     lipschitz = largest_eigenvalue(lambda v: product(v, moments), like)
-    outside = largest_eigenvalue(lambda v: rest(product(rest(v), moments)), like)
+    # Not symmetric, but with the eigenvalues of atoms (I − basis·basisᵀ) atomsᵀ, beside zeros.
+    outside = largest_eigenvalue(lambda v: rest(product(v, moments)), like)
     return LeadingAxes(basis, product(atoms, basis), lipschitz, outside <= NEGLECTED * lipschitz)
 
 
