@@ -203,13 +203,26 @@ def chains(mesh, *, n_chains=16):
     return {"samples": np.asarray(distributed.gather(samples))}
 
 
+def stream(mesh):
+    """Encode this process's own rows, every so many-th of all."""
+    import jax
+
+    from neurojax import penalties
+    from neurojax.sparse_coding import encode_stream, random_dictionary
+
+    dictionary = random_dictionary(jax.random.key(0), N_ATOMS, N_FEATURES)
+    rows = _data()[jax.process_index() :: jax.process_count()]
+    solution = encode_stream(dictionary, rows, penalties.L1(0.1), tol=1e-5, batch_size=20, mesh=mesh)
+    return {"value": solution.value, "status": solution.status}
+
+
 def everything(mesh):
     """Run encode, learn, pcd, vae and chains in one process."""
     programs = (encode, learn, pcd, vae, chains)
     return {f"{f.__name__}: {name}": array for f in programs for name, array in f(mesh).items()}
 
 
-PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, everything)}
+PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, stream, everything)}
 
 
 def main(program, path, settings):

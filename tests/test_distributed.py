@@ -128,6 +128,14 @@ def test_each_process_reads_its_own_part_of_the_shards(tmp_path):
     assert_same(mesh_programs.run("centres", tmp_path / "d.npz", **settings, **folder), expected, 1e-5)
 
 
+@pytest.mark.slow
+def test_each_process_encodes_rows_of_its_own(one_device, tmp_path):
+    came = mesh_programs.run("stream", tmp_path / "first.npz", **TWO_PROCESSES)
+    expected = one_device("stream")
+    np.testing.assert_allclose(came["value"], expected["value"][::2], atol=1e-6)
+    np.testing.assert_array_equal(came["status"], expected["status"][::2])
+
+
 def kill_and_go_on(tmp_path, seconds, **topology):
     """Start a run, kill one of its processes, let a scheduler's part be played for the others; go on."""
     settings = {"folder": str(tmp_path / "run"), "n_steps": 40, **topology}
@@ -332,14 +340,17 @@ def test_a_checkpoint_of_another_model_is_refused_though_it_lies_in_pieces(tmp_p
     assert "expected float32[32, 16], got float32[48, 16]" in message
 
 
-def test_a_damaged_piece_is_seen_and_the_checkpoint_before_is_used(one_device, tmp_path):
+@pytest.mark.parametrize("is_missing", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_damaged_piece_is_seen_and_the_checkpoint_before_is_used(is_missing, one_device, tmp_path):
     folder = {"folder": str(tmp_path / "run"), "n_model": 2, "over_atoms": True, "n_devices": 2}
     mesh_programs.run("centres", tmp_path / "a.npz", n_steps=10, **folder)
     newest = tmp_path / "run" / "checkpoint" / "10"
     pieces = sorted(newest.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     content = bytearray(pieces[-1].read_bytes())
     content[len(content) // 2] ^= 1
-    pieces[-1].write_bytes(content)
+    pieces[-1].unlink()
+    if not is_missing:
+        pieces[-1].write_bytes(content)
     came = mesh_programs.run("centres", tmp_path / "b.npz", **folder)
     assert (tmp_path / "run" / "corrupt_checkpoint_10").exists()
     assert_same(came, one_device("centres"), 1e-5)
