@@ -258,6 +258,8 @@ def start_processes(**settings: Any) -> None:
             if text is None or not text.isdecimal():
                 raise ValueError(f"{name}: expected a whole number, got {text!r}.")
             settings.setdefault(argument, int(text))
+    # Its own service would swallow SIGTERM wherever `fit` does not listen for it.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**settings)
 
 

@@ -216,13 +216,23 @@ def stream(mesh):
     return {"value": solution.value, "status": solution.status}
 
 
+def wait(mesh, *, folder=None):
+    """Say that it is here, and do nothing for long."""
+    import time
+
+    import jax
+
+    Path(folder, f"waiting-{jax.process_index()}").touch()
+    time.sleep(300)
+
+
 def everything(mesh):
     """Run encode, learn, pcd, vae and chains in one process."""
     programs = (encode, learn, pcd, vae, chains)
     return {f"{f.__name__}: {name}": array for f in programs for name, array in f(mesh).items()}
 
 
-PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, stream, everything)}
+PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, stream, wait, everything)}
 
 
 def main(program, path, settings):

@@ -202,6 +202,20 @@ def test_sigterm_in_one_process_is_meant_for_all(tmp_path):
     assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
 
 
+@pytest.mark.slow
+def test_sigterm_ends_a_process_that_is_not_in_fit(tmp_path):
+    settings = {"wait": False, "n_processes": 2, "folder": str(tmp_path)}
+    processes = mesh_programs.run("wait", tmp_path / "never.npz", **settings)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("waiting-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate(timeout=20)
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
+
+
 @pytest.mark.parametrize("what", ["seed", "data_seed", "n_steps"])
 def test_other_settings_in_another_process_are_named(what, tmp_path):
     processes = mesh_programs.run(
