@@ -128,6 +128,7 @@ def numbers(summary):
     }
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_folder_and_the_dictionary_of_one(tmp_path, monkeypatch):
     folder, said = run_in_two(SPARSE, tmp_path)
     assert said["worst relative duality gap"][-2:] == [9, 9], "all converged"

@@ -80,7 +80,7 @@ def test_processes_do_what_one_device_does(topology, one_device, tmp_path):
         pytest.param("encode", {"solver": "FISTA"}, 5e-3, marks=pytest.mark.slow),
         # Codes of a gap of 1e-5: other roundings, other steps.
         pytest.param("encode", {"n_features": 64}, 5e-3, marks=pytest.mark.slow),
-        ("learn", {}, 3e-3),
+        pytest.param("learn", {}, 3e-3, marks=pytest.mark.slow),
     ],
 )
 def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, one_device, tmp_path):
@@ -107,6 +107,7 @@ def test_restored_from_four_processes_onto_two_and_onto_one(one_device, tmp_path
     assert len(came["history metrics/loss"]) == 20
 
 
+@pytest.mark.slow
 def test_atoms_in_pieces_are_saved_and_read_on_other_devices(one_device, tmp_path):
     folder = {"folder": str(tmp_path / "run")}
     mesh_programs.run(
@@ -216,7 +217,9 @@ def test_sigterm_ends_a_process_that_is_not_in_fit(tmp_path):
     assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
 
 
-@pytest.mark.parametrize("what", ["seed", "data_seed", "n_steps"])
+@pytest.mark.parametrize(
+    "what", ["data_seed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("seed", "n_steps"))]
+)
 def test_other_settings_in_another_process_are_named(what, tmp_path):
     processes = mesh_programs.run(
         "centres", tmp_path / "never.npz", wait=False, n_processes=2, per_process={"1": {what: 7}}
