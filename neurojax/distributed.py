@@ -9,8 +9,8 @@ Example:
     >>> import jax.numpy as jnp
     >>> from neurojax.distributed import make_mesh, shard_rows
     >>> mesh = make_mesh()
-    >>> shard_rows(jnp.zeros((8, 3)), mesh).sharding.spec
-    PartitionSpec('data',)
+    >>> shard_rows(jnp.zeros((8, 3)), mesh).sharding.mesh == mesh
+    True
 """
 
 import contextlib

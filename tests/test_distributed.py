@@ -140,13 +140,13 @@ def test_each_process_encodes_rows_of_its_own(one_device, tmp_path):
 def kill_and_go_on(tmp_path, seconds, **topology):
     """Start a run, kill one of its processes, let a scheduler's part be played for the others; go on."""
     settings = {"folder": str(tmp_path / "run"), "n_steps": 40, **topology}
-    processes = mesh_programs.run("learn", tmp_path / "killed.npz", wait=False, pause=0.05, **settings)
+    processes = mesh_programs.run("centres", tmp_path / "killed.npz", wait=False, pause=0.05, **settings)
     time.sleep(seconds)
     processes[random.randrange(len(processes))].send_signal(signal.SIGKILL)
     for process in processes:
         process.kill()
         process.communicate()
-    return mesh_programs.run("learn", tmp_path / "whole.npz", **settings)
+    return mesh_programs.run("centres", tmp_path / "whole.npz", **settings)
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_twenty_kills_at_random_moments_change_nothing(topology, tmp_path):
     n_processes = topology.get("n_processes", 1)
     settings = {"n_steps": 40, **topology}
     began = time.monotonic()
-    expected = mesh_programs.run("learn", tmp_path / "expected.npz", pause=0.05, **settings)
+    expected = mesh_programs.run("centres", tmp_path / "expected.npz", pause=0.05, **settings)
     whole = time.monotonic() - began
     moments = random.Random(n_processes)
     for turn in range(10):
