@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from ._checks import check_at_least, check_positive, check_rank, check_real
 from ._types import PRNGKey, Scalar
-from .distributed import lay_rows, over_rows
+from .distributed import over_rows, shard_rows
 
 __all__ = [
     "Chain",
@@ -107,7 +107,7 @@ def sample_chain(
         )
 
     if mesh is not None:
-        state = lay_rows(state, mesh, name="state")
+        state = shard_rows(state, mesh, name="state")
 
     def move(i, state):
         return kernel(state, jax.random.fold_in(key, i))

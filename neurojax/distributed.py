@@ -40,7 +40,6 @@ __all__ = [
     "gather",
     "is_main_process",
     "join_rows",
-    "lay_rows",
     "make_mesh",
     "n_shards",
     "over_rows",
@@ -73,11 +72,11 @@ def make_mesh(*, n_model: int = 1, devices: Any = None) -> Mesh:
     return jax.make_mesh(shape, (DATA, MODEL), devices=devices, axis_types=(AxisType.Auto,) * 2)
 
 
-def check_mesh(mesh: Mesh) -> None:
+def check_mesh(mesh: Mesh | AbstractMesh) -> None:
     """Raise ``ValueError`` unless ``mesh`` has the axis ``"data"``, and none but that and ``"model"``."""
     if not isinstance(mesh, (Mesh, AbstractMesh)):
         raise ValueError(f"mesh: expected a jax.sharding.Mesh, got {type(mesh).__name__}.")
-    if DATA not in mesh.axis_names or set(mesh.axis_names) - {DATA, MODEL}:
+    if not _has_our_axes(mesh):
         raise ValueError(
             f"mesh: expected the axes {DATA!r} and, if need be, {MODEL!r}, got {mesh.axis_names}."
         )
@@ -88,9 +87,8 @@ def check_mesh(mesh: Mesh) -> None:
 def ambient_mesh() -> AbstractMesh | None:
     """Return the mesh that ``jax.set_mesh`` has set, if it is one of ours and not being mapped over."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or DATA not in mesh.axis_names or set(mesh.axis_names) - {DATA, MODEL}:
-        return None
-    return mesh if all(kind == AxisType.Auto for kind in mesh.axis_types) else None
+    is_ours = _has_our_axes(mesh) and all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return mesh if is_ours else None
 
 
 def set_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
@@ -107,7 +105,7 @@ def n_shards(mesh: Mesh | AbstractMesh | None) -> int:
 
 
 def shard_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
-    """Lay the leading axis of every array over ``"data"``.
+    """Lay the leading axis of every array over ``"data"``, inside ``jit`` or outside.
 
     Args:
         tree: arrays that every process has whole; rows divisible by the mesh's devices along ``"data"``.
@@ -120,13 +118,6 @@ def shard_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
     check_mesh(mesh)
     _check_divisible(name, tree, mesh.shape[DATA])
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))
-
-
-def lay_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
-    """Lay the leading axis of every array over ``"data"``, inside ``jit`` or outside: as `shard_rows`."""
-    check_mesh(mesh)
-    _check_divisible(name, tree, mesh.shape[DATA])
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
 def join_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
@@ -192,7 +183,9 @@ def constrain_everywhere(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
-def over_rows(function: Callable[..., Any], mesh: Mesh | None, *, name: str = "rows") -> Callable[..., Any]:
+def over_rows(
+    function: Callable[..., Any], mesh: Mesh | AbstractMesh | None, *, name: str = "rows"
+) -> Callable[..., Any]:
     """Return ``function`` with each device of a mesh at work on its own rows, nothing moved between them.
 
     Args:
@@ -315,6 +308,10 @@ def check_same_settings(name: str, settings: Mapping[str, Any]) -> None:
                     f"{name}: expected the same in all processes, but {key} is {first!r} in process 0 and "
                     f"{here!r} in process {number}."
                 )
+
+
+def _has_our_axes(mesh: Mesh | AbstractMesh) -> bool:
+    return DATA in mesh.axis_names and not set(mesh.axis_names) - {DATA, MODEL}
 
 
 def _check_divisible(name: str, tree: Any, n: int, axis: str = DATA) -> None:

@@ -16,24 +16,27 @@ import numpy as np
 N_FEATURES, N_ATOMS = 16, 48
 
 
+def environments(n_processes, n_devices):
+    """Return what each of the processes is to know: its devices, and if there are several, the others."""
+    shared = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    flags = f"--xla_force_host_platform_device_count={n_devices} --xla_backend_optimization_level=0"
+    shared |= {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
+    if n_processes == 1:
+        return [shared]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    shared |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(n_processes)}
+    return [shared | {"JAX_PROCESS_ID": str(i)} for i in range(n_processes)]
+
+
 def run(program, path, *, n_processes=1, n_devices=1, timeout=240, wait=True, **settings):
     """Run a program on ``n_processes · n_devices`` host devices; return its arrays, or the processes."""
     command = [sys.executable, __file__, program, str(path), json.dumps(settings)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    flags = f"--xla_force_host_platform_device_count={n_devices} --xla_backend_optimization_level=0"
-    environment |= {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
-    if n_processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(n_processes)}
     processes = [
-        subprocess.Popen(
-            command, env=environment | ({"JAX_PROCESS_ID": str(i)} if n_processes > 1 else {}),
-            stderr=subprocess.PIPE, text=True,
-        )
-        for i in range(n_processes)
-    ]  # fmt: skip
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for environment in environments(n_processes, n_devices)
+    ]
     if not wait:
         return processes
     ends = [process.communicate(timeout=timeout)[1] for process in processes]

@@ -1,10 +1,8 @@
 """The command line in several processes: one folder, one summary, and what one process learns."""
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from mesh_programs import environments
 
 from neurojax import data
 from neurojax.cli import _autoencoder, _devices, _rbm, _sparse_coding, main
@@ -55,22 +54,14 @@ def digits(tmp_path_factory):
 
 def start(words, *, n_processes=2, n_devices=1, own=None, folders=None):
     """Start ``python -m neurojax`` in processes, with words and working folders of their own where given."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    count = f"--xla_force_host_platform_device_count={n_devices}"
-    environment |= {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}", "JAX_PLATFORMS": "cpu"}
-    if n_processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(n_processes)}
-        words = [*words, "--distributed"]
+    words = [*words, "--distributed"] if n_processes > 1 else words
     return [
         subprocess.Popen(
             [sys.executable, "-m", "neurojax", *words, *(own or {}).get(i, [])],
-            env=environment | ({"JAX_PROCESS_ID": str(i)} if n_processes > 1 else {}),
-            cwd=(folders or {}).get(i), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment, cwd=(folders or {}).get(i),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for i in range(n_processes)
+        for i, environment in enumerate(environments(n_processes, n_devices))
     ]  # fmt: skip
 
 

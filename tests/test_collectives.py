@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+import _programs
 import collectives
 import pytest
 from collectives import QUICK, Collective, of_a_step
@@ -75,7 +76,7 @@ def test_collectives_are_read_with_the_loops_around_them():
     ]
     assert [one.n_bytes for one in collectives.collectives(LOOPS)] == [16, 32, 16, 16]
     with pytest.raises(ValueError, match="expected a program with an entry computation"):
-        collectives.parse("")
+        _programs.parse("")
 
 
 def test_an_all_reduce_takes_as_long_as_its_formula_says():
@@ -93,7 +94,7 @@ def without_mesh_and_with(name):
     """Count (opcode, shapes) on one device, outside fused loops and inside; the entry's opcodes in order."""
     counts = []
     for mesh in (None, make_mesh()):
-        module = collectives.parse(collectives.compiled(name, ONE, mesh))
+        module = _programs.parse(collectives.compiled(name, ONE, mesh))
         fused = {
             line.rpartition("calls=%")[2].split(",")[0].strip()
             for lines in module.computations.values()
@@ -103,7 +104,7 @@ def without_mesh_and_with(name):
         outside, inside = Counter(), Counter()
         for computation, lines in module.computations.items():
             part = inside if computation in fused else outside
-            part.update((one.opcode, collectives.arrays(one.result)) for one in lines)
+            part.update((one.opcode, _programs.arrays(one.result)) for one in lines)
         entry = [one.opcode for one in module.computations[module.entry] if one.opcode != "parameter"]
         counts.append((outside, inside, entry))
     return counts

@@ -34,6 +34,7 @@ WITHIN_A_FLOOR = {
     ("_sparsa", "convergence"),
     ("training", "runs"),
     ("training", "data"),
+    ("data", "runs"),
     ("__main__", "cli"),
 }
 

@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
 
 from .._checks import check_at_least
+from ..runs import write_atomically
 from ._shard_headers import Shard, read_header
 
 __all__ = ["ShardedRows", "write_shards"]
@@ -343,27 +343,11 @@ def _prepare(folder: Path) -> None:
 
 def _write_shard(path: Path, rows: np.ndarray) -> dict[str, Any]:
     rows = np.ascontiguousarray(rows)
-    _write_atomically(path, lambda file: np.lib.format.write_array(file, rows, allow_pickle=False))
+    write_atomically(path, lambda file: np.lib.format.write_array(file, rows, allow_pickle=False))
     digest = _digest([rows.reshape(-1).view(np.uint8).data])
     return {"name": path.name, "shape": list(rows.shape), "dtype": rows.dtype.str, "sha256": digest}
 
 
 def _write_index(folder: Path, entries: list[dict], *, is_complete: bool) -> None:
     text = json.dumps({"format": _FORMAT, "is_complete": is_complete, "shards": entries}, indent=1)
-    _write_atomically(folder / _INDEX, lambda file: file.write(text.encode()))
-
-
-def _write_atomically(path: Path, write: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            _sync(file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    write_atomically(folder / _INDEX, lambda file: file.write(text.encode()))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_at_least, check_rank, check_real, check_size
@@ -16,7 +16,7 @@ from .._sparsa import SpaRSA
 from .._trees import constant
 from .._types import Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Implicit, Solution, iterate_rows
-from ..distributed import DATA, ambient_mesh, check_mesh, n_shards, place
+from ..distributed import ambient_mesh, check_mesh, n_shards, over_rows, place
 from ..penalties import AbstractPenalty, AbstractProximalPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
 from ._encode import default_tol, encode, problem_settings
@@ -128,17 +128,11 @@ def _encode_rows(dictionary, xs, penalty, init, gradient, n_slots, then, setting
         return _encode_here(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
     n_missing = -xs.shape[0] % n_shards(mesh)
     given = (xs, init) if n_missing == 0 else _with_rows_of_zeros((xs, init), n_missing)
-    arrays, static = eqx.partition((dictionary, penalty, gradient, settings), eqx.is_array)
 
-    def encode_shard(arrays, given):
-        dictionary, penalty, gradient, settings = eqx.combine(arrays, static)
-        return _encode_here(dictionary, given[0], penalty, given[1], gradient, n_slots, then, settings)
+    def encode_share(xs, init):
+        return _encode_here(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
 
-    rows = PartitionSpec(DATA)
-    solution = jax.shard_map(
-        encode_shard, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, axis_names={DATA},
-        check_vma=False,
-    )(arrays, given)  # fmt: skip
+    solution = over_rows(encode_share, mesh, name="xs")(*given)
     return solution if n_missing == 0 else jax.tree.map(lambda leaf: leaf[: xs.shape[0]], solution)
 
 

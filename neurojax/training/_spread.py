@@ -1,6 +1,5 @@
 """Arrays that lie in pieces over several devices: found in a tree, and summed up where they are."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -46,17 +45,14 @@ def _sums(array: Array) -> tuple[Array, ...]:
 
 
 def _words(array: Array) -> UInt32[Array, "*words"]:
-    """Return the bits as whole numbers of 32."""
-    size = array.dtype.itemsize
-    if array.dtype == bool or size < 4:
-        as_bytes = array.astype(jnp.uint8) if array.dtype == bool else None
-        narrow = {1: jnp.uint8, 2: jnp.uint16}[size]
-        bits = lax.bitcast_convert_type(array, narrow) if as_bytes is None else as_bytes
-        return bits.astype(jnp.uint32)
-    return lax.bitcast_convert_type(array, jnp.uint32)  # eight bytes become two, along a new axis
+    """Return the bits as whole numbers of 32: eight bytes become two, along a new axis."""
+    if array.dtype.itemsize >= 4:
+        return lax.bitcast_convert_type(array, jnp.uint32)
+    narrow = jnp.uint8 if array.dtype.itemsize == 1 else jnp.uint16
+    bits = array.astype(narrow) if array.dtype == bool else lax.bitcast_convert_type(array, narrow)
+    return bits.astype(jnp.uint32)
 
 
-@partial(jax.jit, static_argnums=1)
 def _mixed(place: UInt32[Array, "*words"], mixer: int) -> UInt32[Array, "*words"]:
     """Return an odd number for each place, by the finaliser of MurmurHash3."""
     mixed = (place + jnp.uint32(1)) * jnp.uint32(mixer)
