@@ -129,10 +129,9 @@ def block(work: Workload, batch_size: int | None, mesh: Any, n_steps: int = 10) 
             trainable=eqx.is_inexact_array, after_update=work.after_update, mesh=mesh,
         )  # fmt: skip
         source: Any = _sources.as_source(work.rows, batch_size, mesh)
-        order = _block.start_order(program, source, jnp.int32(0))
-        buffers = _block.metric_buffers(program, source, learner, order, n_steps)
+        buffers = _block.metric_buffers(program, source, learner, n_steps)
         buffers = distributed.place(buffers, mesh)
-    return program, source, learner, order, buffers, jnp.int32(0), jnp.int32(n_steps)
+    return program, source, learner, buffers, jnp.int32(0), jnp.int32(n_steps)
 
 
 def compiled(name: str, sizes: Sizes, mesh: Any) -> str:
@@ -286,11 +285,9 @@ def step_seconds(sizes: Sizes, n_steps: int, repeats: int) -> dict[str, float]:
     given |= {name: make(sizes, sizes.share) for name, make in TRAINING.items() if name not in given}
 
     def timed(work: Workload) -> Callable[[], Any]:
-        program, source, learner, order, buffers, *_ = block(work, sizes.share, None, n_steps)
-        learner, order, *_ = _block.run_block(
-            program, source, learner, order, buffers, jnp.int32(0), jnp.int32(n_steps)
-        )
-        arguments = program, source, learner, order, buffers, jnp.int32(n_steps), jnp.int32(n_steps)
+        program, source, learner, buffers, *_ = block(work, sizes.share, None, n_steps)
+        learner, *_ = _block.run_block(program, source, learner, buffers, jnp.int32(0), jnp.int32(n_steps))
+        arguments = program, source, learner, buffers, jnp.int32(n_steps), jnp.int32(n_steps)
         return lambda: jax.block_until_ready(eqx.filter(_block.run_block(*arguments), eqx.is_array))
 
     seconds = common.interleaved_medians({name: timed(work) for name, work in given.items()}, repeats)

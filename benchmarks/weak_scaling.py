@@ -94,16 +94,16 @@ def learner(setting: Setting, mesh: Any, in_epochs: bool) -> Callable[[], dict[s
     work = collectives.dictionary(sizes, batch_size, patches)
     if not in_epochs:
         work = work._replace(rows=Drawn(jnp.asarray(patches), batch_size))
-    program, source, learner, order, buffers, *_ = collectives.block(
+    program, source, learner, buffers, *_ = collectives.block(
         work, batch_size if in_epochs else None, mesh, n_steps
     )
 
     def run() -> dict[str, float]:
         steps = jnp.int32(n_steps)
         with distributed.set_mesh(mesh):
-            new: Any = _block.run_block(program, source, learner, order, buffers, jnp.int32(0), steps)
+            new: Any = _block.run_block(program, source, learner, buffers, jnp.int32(0), steps)
             jax.block_until_ready(eqx.filter(new, eqx.is_array))
-        _, _, metrics, _ = new
+        _, metrics, _ = new
         return {"worst residual": float(jnp.max(metrics["worst_residual"]))}
 
     return run

@@ -1,13 +1,18 @@
-"""Draws of binary units: the hidden cost of sampling."""
+"""Draws: binary units, the hidden cost of sampling; permutations, entry by entry."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, UInt32
 
 from ._types import PRNGKey
 
-__all__ = ["bernoulli"]
+__all__ = ["bernoulli", "mixed_bits", "permuted"]
+
+N_ROUNDS = 12
+MIN_SIDE = 8  # smaller squares mix too slowly: some orders of six rows came more often than others
 
 
 def bernoulli(key: PRNGKey, probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -32,3 +37,49 @@ def _half_words(key: PRNGKey, shape: tuple[int, ...]) -> Array:
         n *= size
     words = jax.random.bits(key, (-(-n // 2),), jnp.uint32)
     return lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:n].reshape(shape)
+
+
+def permuted(key: PRNGKey, positions: Int[Array, "*shape"], n: int) -> Int[Array, "*shape"]:
+    """Return the entries of a random permutation of 0 … n − 1 at these positions, without the others.
+
+    `jax.random.permutation` sorts all n whenever a few are wanted, on every device; this takes about as long
+    for one entry of a hundred million as for one of ten. A Feistel network (Luby and Rackoff 1988) over pairs
+    (l, r) that number a square of at least n cells: l and r in turns are shifted, modulo the side, by a hash
+    of the other. What falls on a cell beyond n goes through again, until it does not ("cycle walking", Black
+    and Rogaway 2002). No secret is kept by it: the hash is fast, not cryptographic.
+
+    Args:
+        key: of the permutation.
+        positions: from 0 to n − 1; not checked.
+        n: how many are permuted, at most 2³¹ − 1.
+    """
+    n_left = max(MIN_SIDE, math.isqrt(n - 1) + 1)
+    n_right = max(MIN_SIDE, -(-n // n_left))
+    words = jax.random.bits(key, (N_ROUNDS, 2), jnp.uint32)
+
+    def shifted(value, by, words, size):
+        high_half = mixed_bits(mixed_bits(by + words[0]) ^ words[1]) >> 16
+        value = value + (high_half * jnp.uint32(size) >> 16)
+        return jnp.where(value >= size, value - size, value)
+
+    def go_through(cell):
+        left, right = cell // n_right, cell % n_right
+        for i in range(0, N_ROUNDS, 2):
+            left = shifted(left, right, words[i], n_left)
+            right = shifted(right, left, words[i + 1], n_right)
+        return left * n_right + right
+
+    cells = go_through(positions.astype(jnp.uint32))
+    cells = lax.while_loop(
+        lambda cells: jnp.any(cells >= n),
+        lambda cells: jnp.where(cells >= n, go_through(cells), cells),
+        cells,
+    )
+    return cells.astype(positions.dtype)
+
+
+def mixed_bits(word: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    """Return words of which about half the bits change with any bit of ``word`` (MurmurHash3's finaliser)."""
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)

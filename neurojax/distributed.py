@@ -14,6 +14,7 @@ Example:
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -184,14 +185,20 @@ def constrain_everywhere(tree: Any) -> Any:
 
 
 def over_rows(
-    function: Callable[..., Any], mesh: Mesh | AbstractMesh | None, *, name: str = "rows"
+    function: Callable[..., Any], mesh: Mesh | AbstractMesh | None, *, shared: tuple = (), name: str = "rows"
 ) -> Callable[..., Any]:
     """Return ``function`` with each device of a mesh at work on its own rows, nothing moved between them.
 
     Args:
-        function: a function of arrays with equal leading axes, row by row, that returns such arrays.
-        mesh: the mesh; ``None``: the ambient one; without that, ``function`` is returned as it is.
+        function: called with what is shared, then with arrays of equal leading axes, row by row; it returns
+            such arrays.
+        mesh: the mesh; ``None``: the ambient one; without that, ``function`` is called as it is.
+        shared: pytrees that every device has whole, such as a model. (Arrays in a closure are not taken
+            along: operations that look at where their operands lie, as indexing does, refuse them.)
         name: what the rows are called in a message.
+
+    Returns:
+        A function of the rows.
 
     Raises:
         ValueError: when called, for rows that do not divide over the mesh.
@@ -200,12 +207,13 @@ def over_rows(
         check_mesh(mesh)
     chosen = ambient_mesh() if mesh is None else mesh
     if chosen is None:
-        return function
+        return functools.partial(function, *shared)
+    arrays, static = eqx.partition(shared, eqx.is_array)
     rows = PartitionSpec(DATA)
     mapped = jax.shard_map(
-        lambda *trees: function(*trees),
+        lambda arrays, trees: function(*eqx.combine(arrays, static), *trees),
         mesh=chosen,
-        in_specs=rows,
+        in_specs=(PartitionSpec(), rows),
         out_specs=rows,
         axis_names={DATA},
         check_vma=False,
@@ -213,7 +221,7 @@ def over_rows(
 
     def run(*trees):
         _check_divisible(name, trees[0], n_shards(chosen))
-        return mapped(*trees)
+        return mapped(arrays, trees)
 
     return run
 

@@ -45,7 +45,9 @@ def one_device(tmp_path_factory):
 def assert_same(came, expected, tolerance):
     assert came.keys() == expected.keys()
     for name, values in expected.items():
-        if "inference_steps" not in name:  # a step more or less is no difference in the codes
+        if "n_active" in name:  # means over 16 rows, of whole numbers: one or two units at the threshold
+            np.testing.assert_allclose(came[name], values, atol=2 / 16, err_msg=name)
+        elif "inference_steps" not in name:  # a step more or less is no difference in the codes
             np.testing.assert_allclose(came[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
 
 

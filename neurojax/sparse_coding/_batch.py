@@ -129,10 +129,12 @@ def _encode_rows(dictionary, xs, penalty, init, gradient, n_slots, then, setting
     n_missing = -xs.shape[0] % n_shards(mesh)
     given = (xs, init) if n_missing == 0 else _with_rows_of_zeros((xs, init), n_missing)
 
-    def encode_share(xs, init):
+    shared = dictionary, penalty, gradient, settings
+
+    def encode_share(dictionary, penalty, gradient, settings, xs, init):
         return _encode_here(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
 
-    solution = over_rows(encode_share, mesh, name="xs")(*given)
+    solution = over_rows(encode_share, mesh, shared=shared, name="xs")(*given)
     return solution if n_missing == 0 else jax.tree.map(lambda leaf: leaf[: xs.shape[0]], solution)
 
 

@@ -14,7 +14,7 @@ from neurojax.runs import check_description, describe_tree
 from ._objectives import loss_and_gradient
 from ._sources import AbstractSource
 
-__all__ = ["Learner", "Program", "laid_out", "layout_of", "metric_buffers", "run_block", "start_order"]
+__all__ = ["Learner", "Program", "laid_out", "layout_of", "metric_buffers", "run_block"]
 
 
 class Learner(eqx.Module):
@@ -67,10 +67,10 @@ def laid_out(layout: tuple | None, learner: Learner, put=jax.device_put) -> Lear
     return eqx.combine(jax.tree.unflatten(form, leaves), static)
 
 
-def _take_step(program: Program, source: AbstractSource, learner: Learner, order, step):
-    """Return ``(learner, order, metrics)`` after one update."""
+def _take_step(program: Program, source: AbstractSource, learner: Learner, step):
+    """Return ``(learner, metrics)`` after one update."""
     keys = jax.random.split(jax.random.fold_in(program.step_key, step), 3)
-    batch, order = source.take(order, step, program.epoch_key, keys[0])
+    batch = source.take(step, program.epoch_key, keys[0])
     model, opt_state = learner.model, learner.opt_state
     output = loss_and_gradient(program.objective, program.mask, model, learner.state, batch, keys[1])
     (loss, (state, metrics)), gradient = output
@@ -90,39 +90,33 @@ def _take_step(program: Program, source: AbstractSource, learner: Learner, order
     new = Learner(model, opt_state, state)
     _check_same(learner, new, "optimizer" if program.after_update is None else "after_update")
     new = laid_out(program.layout, _strong(learner, new), jax.lax.with_sharding_constraint)
-    return new, order, {"loss": loss, **metrics}
+    return new, {"loss": loss, **metrics}
 
 
-@eqx.filter_jit
-def start_order(program: Program, source: AbstractSource, step):
-    """Return the order in which the source gives rows at ``step``."""
-    return source.start(program.epoch_key, step)
-
-
-def metric_buffers(program: Program, source: AbstractSource, learner: Learner, order, n_slots: int):
+def metric_buffers(program: Program, source: AbstractSource, learner: Learner, n_slots: int):
     """Return room for the metrics of ``n_slots`` steps; it traces one step, and so checks the objective."""
-    shapes = eqx.filter_eval_shape(_take_step, program, source, learner, order, jnp.int32(0))[2]
+    shapes = eqx.filter_eval_shape(_take_step, program, source, learner, jnp.int32(0))[1]
     return {name: jnp.zeros(n_slots, shape.dtype) for name, shape in shapes.items()}
 
 
 @eqx.filter_jit
-def run_block(program: Program, source: AbstractSource, learner: Learner, order, buffers, start, n_steps):
+def run_block(program: Program, source: AbstractSource, learner: Learner, buffers, start, n_steps):
     """Take ``n_steps`` updates (a traced number: one compilation serves every length).
 
     Returns:
-        ``(learner, order, metrics, finite)``: ``metrics`` fills the first ``n_steps`` slots of
+        ``(learner, metrics, finite)``: ``metrics`` fills the first ``n_steps`` slots of
         ``buffers``, ``finite`` has one truth value for each trainable leaf.
     """
     arrays, static = eqx.partition(learner, eqx.is_array)
 
     def body(i, carry):
-        arrays, order, buffers = carry
-        new, order, metrics = _take_step(program, source, eqx.combine(arrays, static), order, start + i)
+        arrays, buffers = carry
+        new, metrics = _take_step(program, source, eqx.combine(arrays, static), start + i)
         buffers = {name: buffers[name].at[i].set(value) for name, value in metrics.items()}
-        return eqx.filter(new, eqx.is_array), order, buffers
+        return eqx.filter(new, eqx.is_array), buffers
 
-    arrays, order, buffers = jax.lax.fori_loop(0, n_steps, body, (arrays, order, buffers))
+    arrays, buffers = jax.lax.fori_loop(0, n_steps, body, (arrays, buffers))
     learner = eqx.combine(arrays, static)
     trained = jax.tree.leaves(eqx.filter(learner.model, program.mask))
     finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in trained])
-    return learner, order, *constrain_everywhere((buffers, finite))
+    return learner, *constrain_everywhere((buffers, finite))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from neurojax.distributed import join_rows, place
 
-from ._block import Program, laid_out, metric_buffers, run_block, start_order
+from ._block import Program, laid_out, metric_buffers, run_block
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation
 from ._sources import AbstractSource, GivenBatch, on_device
@@ -55,10 +55,9 @@ class Plan:
 class _Stepper:
     """Takes updates in blocks; keeps what lasts from block to block on the device."""
 
-    def __init__(self, program: Program, source: AbstractSource | None, data: Any, plan: Plan, start: int):
+    def __init__(self, program: Program, source: AbstractSource | None, data: Any, plan: Plan):
         self.program, self.source, self.data = program, source, data
         self.n_slots, self.mesh = plan.steps_per_block, plan.mesh
-        self.order = None if source is None else start_order(program, source, jnp.int32(start))
         self.buffers = None
 
     def take(self, learner: Any, start: int, n_steps: int):
@@ -81,12 +80,9 @@ class _Stepper:
 
     def _block(self, source: AbstractSource, learner: Any, start: int, n_steps: int, n_slots: int):
         if self.buffers is None:
-            buffers = metric_buffers(self.program, source, learner, self.order, n_slots)
+            buffers = metric_buffers(self.program, source, learner, n_slots)
             self.buffers = place(buffers, self.mesh)
-        learner, self.order, metrics, finite = run_block(
-            self.program, source, learner, self.order, self.buffers, jnp.int32(start), jnp.int32(n_steps)
-        )
-        return learner, metrics, finite
+        return run_block(self.program, source, learner, self.buffers, jnp.int32(start), jnp.int32(n_steps))
 
 
 def _block_end(plan: Plan, step: int) -> int:
@@ -176,7 +172,7 @@ def run_blocks(
     """Return the snapshot after the last block."""
     if snapshot.step >= plan.n_steps or snapshot.stopped_early:
         return snapshot
-    stepper = _Stepper(program, source, data, plan, snapshot.step)
+    stepper = _Stepper(program, source, data, plan)
     termination = Termination(is_watched=store is not None)
     bar = tqdm(total=plan.n_steps, initial=snapshot.step, disable=not plan.progress, unit="step")
     with bar, termination:

@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from neurojax._checks import check_at_least
+from neurojax._random import permuted
 from neurojax.data import batches
-from neurojax.distributed import constrain_rows, n_shards, place, shard_rows
+from neurojax.distributed import constrain_rows, n_shards, over_rows, place, shard_rows
 
 __all__ = [
     "AbstractSource",
@@ -50,15 +51,11 @@ class BatchIterator(Protocol):
 
 
 class AbstractSource(eqx.Module):
-    """Batches taken on the device. ``order`` is what a source carries from one step to the next."""
+    """Batches taken on the device."""
 
     @abstractmethod
-    def start(self, key, step) -> Any:
-        """Return the order with which ``step`` is taken."""
-
-    @abstractmethod
-    def take(self, order, step, epoch_key, batch_key) -> tuple[Any, Any]:
-        """Return ``(batch, order)`` for ``step``."""
+    def take(self, step, epoch_key, batch_key) -> Any:
+        """Return the batch of ``step``: of its own key, or of that which all of an epoch share."""
 
 
 class GivenBatch(AbstractSource):
@@ -66,13 +63,9 @@ class GivenBatch(AbstractSource):
 
     batch: Any
 
-    def start(self, key, step):
-        """Return nothing: there is no order."""
-        return None
-
-    def take(self, order, step, epoch_key, batch_key):
+    def take(self, step, epoch_key, batch_key):
         """Return the batch."""
-        return self.batch, order
+        return self.batch
 
 
 class Sampled(AbstractSource):
@@ -80,34 +73,29 @@ class Sampled(AbstractSource):
 
     sampler: Callable
 
-    def start(self, key, step):
-        """Return nothing: there is no order."""
-        return None
-
-    def take(self, order, step, epoch_key, batch_key):
+    def take(self, step, epoch_key, batch_key):
         """Draw a batch."""
-        return constrain_rows(self.sampler(batch_key)), order
+        return constrain_rows(self.sampler(batch_key))
 
 
 class ShuffledRows(AbstractSource):
-    """Rows without replacement; each epoch draws one permutation of its own, and drops its remainder."""
+    """Rows without replacement; each epoch has a permutation of its own, and drops its remainder."""
 
     rows: Any
     n_rows: int = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
 
-    def start(self, key, step):
-        """Return the permutation of the epoch that ``step`` lies in."""
-        epoch = step // (self.n_rows // self.batch_size)
-        return jax.random.permutation(jax.random.fold_in(key, epoch), self.n_rows)
+    def take(self, step, epoch_key, batch_key):
+        """Return the rows that are next in the epoch's permutation; on a mesh, each device its own."""
+        epoch, position = jnp.divmod(step, self.n_rows // self.batch_size)
 
-    def take(self, order, step, epoch_key, batch_key):
-        """Return the rows that are next in the epoch's permutation."""
-        position = step % (self.n_rows // self.batch_size)
-        order = jax.lax.cond(position == 0, lambda: self.start(epoch_key, step), lambda: order)
-        chosen = jax.lax.dynamic_slice_in_dim(order, position * self.batch_size, self.batch_size)
-        batch = jax.tree.map(lambda rows: rows.at[chosen].get(mode="promise_in_bounds"), self.rows)
-        return constrain_rows(batch), order
+        def pick(rows, key, positions):
+            chosen = permuted(key, positions, self.n_rows)
+            return jax.tree.map(lambda leaf: leaf.at[chosen].get(mode="promise_in_bounds"), rows)
+
+        shared = self.rows, jax.random.fold_in(epoch_key, epoch)
+        positions = position * self.batch_size + jnp.arange(self.batch_size)
+        return over_rows(pick, None, shared=shared)(positions)
 
 
 def is_store(data: Any) -> bool:

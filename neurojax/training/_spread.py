@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, UInt32
 
+from neurojax._random import mixed_bits
+
 __all__ = ["checksum", "spread_arrays", "without_spread"]
 
 _MIXERS = (0x9E3779B1, 0x85EBCA77)  # odd; the second is that of xxHash
@@ -41,7 +43,9 @@ def _sums(array: Array) -> tuple[Array, ...]:
     words, place = _words(array), jnp.zeros((), jnp.uint32)
     for axis, size in enumerate(words.shape):
         place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    return tuple(jnp.sum(_mixed(place, mixer) * words, dtype=jnp.uint32) for mixer in _MIXERS)
+    # Odd factors, one for each place: a change of a word is a change of the sum.
+    factors = (mixed_bits((place + jnp.uint32(1)) * jnp.uint32(mixer)) | jnp.uint32(1) for mixer in _MIXERS)
+    return tuple(jnp.sum(each * words, dtype=jnp.uint32) for each in factors)
 
 
 def _words(array: Array) -> UInt32[Array, "*words"]:
@@ -51,11 +55,3 @@ def _words(array: Array) -> UInt32[Array, "*words"]:
     narrow = jnp.uint8 if array.dtype.itemsize == 1 else jnp.uint16
     bits = array.astype(narrow) if array.dtype == bool else lax.bitcast_convert_type(array, narrow)
     return bits.astype(jnp.uint32)
-
-
-def _mixed(place: UInt32[Array, "*words"], mixer: int) -> UInt32[Array, "*words"]:
-    """Return an odd number for each place, by the finaliser of MurmurHash3."""
-    mixed = (place + jnp.uint32(1)) * jnp.uint32(mixer)
-    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
-    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
-    return (mixed ^ (mixed >> 16)) | jnp.uint32(1)

