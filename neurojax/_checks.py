@@ -6,7 +6,7 @@ runs only on concrete numbers and stays silent on tracers.
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, dtypes
 from jax.core import Tracer
 
 __all__ = [
@@ -23,12 +23,18 @@ __all__ = [
     "check_share",
     "check_size",
     "is_concrete",
+    "is_key",
 ]
 
 
 def is_concrete(value) -> bool:
     """Return whether the values (not only the shape) of ``value`` are known now."""
     return not isinstance(value, Tracer)
+
+
+def is_key(array) -> bool:
+    """Return whether an array holds typed PRNG keys."""
+    return jnp.issubdtype(array.dtype, dtypes.prng_key)
 
 
 def check_kind(name: str, value, kind: type) -> None:
@@ -60,8 +66,13 @@ def check_real(name: str, value) -> None:
 
 def check_finite(name: str, value) -> None:
     """Raise ``ValueError`` if a concrete ``value`` holds NaN or infinity."""
-    if is_concrete(value) and not np.all(np.isfinite(np.asarray(value))):
-        count = int(np.sum(~np.isfinite(np.asarray(value))))
+    if not is_concrete(value):
+        return
+    is_elsewhere = (
+        isinstance(value, Array) and not value.is_fully_addressable
+    )  # in part: counted where it lies
+    finite = jnp.isfinite(value) if is_elsewhere else np.isfinite(np.asarray(value))
+    if count := int((~finite).sum()):
         raise ValueError(f"{name}: expected finite numbers, got {count} that are NaN or infinite.")
 
 

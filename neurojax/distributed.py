@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ._checks import check_at_least, is_concrete
+from ._checks import check_at_least, is_concrete, is_key
 
 __all__ = [
     "DATA",
@@ -130,9 +130,11 @@ def join_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
         name: what the tree is called in a message.
 
     Raises:
-        ValueError: for rows that do not divide over this process's devices.
+        ValueError: for rows that do not divide over this process's devices, and for a mesh on which two
+            processes would have to give the same rows, as where ``"model"`` spans them.
     """
     check_mesh(mesh)
+    _check_rows_have_one_owner(mesh)
     sharding = NamedSharding(mesh, PartitionSpec(DATA))
     _check_divisible(name, tree, max(1, mesh.shape[DATA] // jax.process_count()))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
@@ -210,7 +212,7 @@ def over_rows(
         return functools.partial(function, *shared)
     arrays, static = eqx.partition(shared, eqx.is_array)
     rows = PartitionSpec(DATA)
-    mapped = jax.shard_map(
+    mapped = jax.shard_map(  # inside jit: outside, JAX wants every axis of the mesh named
         lambda arrays, trees: function(*eqx.combine(arrays, static), *trees),
         mesh=chosen,
         in_specs=(PartitionSpec(), rows),
@@ -221,17 +223,24 @@ def over_rows(
 
     def run(*trees):
         _check_divisible(name, trees[0], n_shards(chosen))
-        return mapped(arrays, trees)
+        return jax.jit(mapped)(arrays, trees)
 
     return run
 
 
 def gather(tree: Any) -> Any:
-    """Return the tree with what this process has only in part as whole NumPy arrays, in every process."""
+    """Return the tree with the arrays that lie in other processes too as whole ones of this process.
+
+    All must ask. NumPy arrays, and typed keys on this process's device; what is here alone stays as it is.
+    """
 
     def fetch(leaf):
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
+        if is_key(leaf):
+            return jax.random.wrap_key_data(fetch(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf)
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
@@ -311,7 +320,7 @@ def check_same_settings(name: str, settings: Mapping[str, Any]) -> None:
     for number, other in enumerate(everyone):
         for key in sorted(set(everyone[0]) | set(other)):
             first, here = everyone[0].get(key, "nothing"), other.get(key, "nothing")
-            if first != here:
+            if first != here and repr(first) != repr(here):  # NaN is the same as NaN
                 raise ValueError(
                     f"{name}: expected the same in all processes, but {key} is {first!r} in process 0 and "
                     f"{here!r} in process {number}."
@@ -320,6 +329,17 @@ def check_same_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 def _has_our_axes(mesh: Mesh | AbstractMesh) -> bool:
     return DATA in mesh.axis_names and not set(mesh.axis_names) - {DATA, MODEL}
+
+
+def _check_rows_have_one_owner(mesh: Mesh) -> None:
+    along_data = np.moveaxis(mesh.devices, mesh.axis_names.index(DATA), 0)
+    for i, devices in enumerate(along_data.reshape(len(along_data), -1)):
+        owners = sorted({device.process_index for device in devices})
+        if len(owners) > 1:
+            raise ValueError(
+                f"mesh: expected the devices at one place along {DATA!r} in one process, which has the rows, "
+                f"got processes {owners} at place {i}."
+            )
 
 
 def _check_divisible(name: str, tree: Any, n: int, axis: str = DATA) -> None:

@@ -1,10 +1,7 @@
-"""Many devices and processes: the same numbers as on one, wherever arrays lie, and nothing lost."""
+"""Many devices and processes: the same numbers as on one, wherever arrays lie."""
 
 import json
 import os
-import random
-import signal
-import time
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +9,10 @@ import mesh_programs
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from mesh_programs import assert_same
 
 from neurojax import distributed
-from neurojax.chains import sample_chain, sample_chains
+from neurojax.chains import sample_chains
 from neurojax.data import write_shards
 from neurojax.distributed import make_mesh
 from neurojax.training._spread import checksum
@@ -40,15 +38,6 @@ def one_device(tmp_path_factory):
         return results[name]
 
     return result
-
-
-def assert_same(came, expected, tolerance):
-    assert came.keys() == expected.keys()
-    for name, values in expected.items():
-        if "n_active" in name:  # means over 16 rows, of whole numbers: one or two units at the threshold
-            np.testing.assert_allclose(came[name], values, atol=2 / 16, err_msg=name)
-        elif "inference_steps" not in name:  # a step more or less is no difference in the codes
-            np.testing.assert_allclose(came[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def assert_everything_same(came, expected):
@@ -82,7 +71,8 @@ def test_processes_do_what_one_device_does(topology, one_device, tmp_path):
         pytest.param("encode", {"solver": "FISTA"}, 5e-3, marks=pytest.mark.slow),
         # Codes of a gap of 1e-5: other roundings, other steps.
         pytest.param("encode", {"n_features": 64}, 5e-3, marks=pytest.mark.slow),
-        pytest.param("learn", {}, 3e-3, marks=pytest.mark.slow),
+        # Not by Adam, which makes a step of a rounding where a gradient is near zero.
+        pytest.param("learn", {"by_adam": False}, 1e-3, marks=pytest.mark.slow),
     ],
 )
 def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, one_device, tmp_path):
@@ -139,105 +129,6 @@ def test_each_process_encodes_rows_of_its_own(one_device, tmp_path):
     np.testing.assert_array_equal(came["status"], expected["status"][::2])
 
 
-def kill_and_go_on(tmp_path, seconds, **topology):
-    """Start a run, kill one of its processes, let a scheduler's part be played for the others; go on."""
-    settings = {"folder": str(tmp_path / "run"), "n_steps": 40, **topology}
-    processes = mesh_programs.run("centres", tmp_path / "killed.npz", wait=False, pause=0.05, **settings)
-    time.sleep(seconds)
-    processes[random.randrange(len(processes))].send_signal(signal.SIGKILL)
-    for process in processes:
-        process.kill()
-        process.communicate()
-    return mesh_programs.run("centres", tmp_path / "whole.npz", **settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("topology", [{"n_devices": 1}, {"n_processes": 2}], ids=["one", "one-of-two"])
-def test_twenty_kills_at_random_moments_change_nothing(topology, tmp_path):
-    """Bit for bit on the same topology: ten kills of each, at moments from start-up to the end."""
-    n_processes = topology.get("n_processes", 1)
-    settings = {"n_steps": 40, **topology}
-    began = time.monotonic()
-    expected = mesh_programs.run("centres", tmp_path / "expected.npz", pause=0.05, **settings)
-    whole = time.monotonic() - began
-    moments = random.Random(n_processes)
-    for turn in range(10):
-        folder = tmp_path / str(turn)
-        folder.mkdir()
-        came = kill_and_go_on(folder, moments.uniform(0.2, 1.0) * whole, **topology)
-        assert came.keys() == expected.keys()
-        assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
-
-
-def test_sigterm_saves_and_the_same_call_goes_on(one_device, tmp_path):
-    folder = tmp_path / "run"
-    settings = {"folder": str(folder), "n_steps": 60, "every": 1000, "without_mesh": True}
-    (process,) = mesh_programs.run("centres", tmp_path / "a.npz", wait=False, pause=0.2, **settings)
-    deadline = time.monotonic() + 60
-    while not (folder / "checkpoint").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(3)
-    process.send_signal(signal.SIGTERM)
-    message = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    assert "terminated: step" in message
-    assert f"is saved in {folder}; the same call goes on" in message
-    came = mesh_programs.run("centres", tmp_path / "b.npz", **settings)
-    assert len(came["history metrics/loss"]) == 60
-    expected = mesh_programs.run("centres", tmp_path / "c.npz", n_steps=60, without_mesh=True)
-    assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
-
-
-@pytest.mark.slow
-def test_sigterm_in_one_process_is_meant_for_all(tmp_path):
-    folder = tmp_path / "run"
-    settings = {"folder": str(folder), "n_steps": 60, "every": 4, "n_processes": 2}
-    processes = mesh_programs.run("centres", tmp_path / "a.npz", wait=False, pause=0.3, **settings)
-    deadline = time.monotonic() + 60
-    while not (folder / "checkpoint" / "4").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    processes[1].send_signal(signal.SIGTERM)
-    messages = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [143, 143]
-    assert ["the same call goes on" in message for message in messages] == [True, False]
-    came = mesh_programs.run("centres", tmp_path / "b.npz", **settings)
-    expected = mesh_programs.run("centres", tmp_path / "c.npz", n_processes=2, n_steps=60)
-    assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
-
-
-@pytest.mark.slow
-def test_sigterm_ends_a_process_that_is_not_in_fit(tmp_path):
-    settings = {"wait": False, "n_processes": 2, "folder": str(tmp_path)}
-    processes = mesh_programs.run("wait", tmp_path / "never.npz", **settings)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("waiting-*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        process.communicate(timeout=20)
-    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
-
-
-@pytest.mark.parametrize(
-    "what", ["data_seed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("seed", "n_steps"))]
-)
-def test_other_settings_in_another_process_are_named(what, tmp_path):
-    processes = mesh_programs.run(
-        "centres", tmp_path / "never.npz", wait=False, n_processes=2, per_process={"1": {what: 7}}
-    )
-    messages = [process.communicate(timeout=120)[1] for process in processes]
-    wanted = {
-        "seed": "key is",
-        "data_seed": "data",
-        "n_steps": "n_steps is 12 in process 0 and 7 in process 1",
-    }
-    assert all(process.returncode for process in processes)
-    for message in messages:
-        assert "fit: expected the same in all processes, but" in message
-        assert wanted[what] in message
-
-
 def test_checksums_see_one_bit_wherever_it_is():
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float16, np.int8, bool, np.uint32):
@@ -289,8 +180,9 @@ def test_what_does_not_divide_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"n_model: .* ≥ 1, got 0"):
         make_mesh(n_model=0)
     (process,) = mesh_programs.run("pcd", tmp_path / "never.npz", wait=False, n_devices=3)
-    assert "['visible']" in (message := process.communicate(timeout=60)[1]) or "tree" in message
-    assert "divides over 3 devices along 'data'" in message
+    message = process.communicate(timeout=60)[1]
+    assert "ValueError: chains" in message
+    assert "expected a leading axis that divides over 3 devices along 'data'" in message
 
 
 def test_one_device_meshes_change_no_number(one_device):
@@ -328,48 +220,13 @@ def test_gradients_pass_through_codes_on_a_mesh():
     )
 
 
+def test_settings_that_are_not_numbers_are_the_same_as_themselves():
+    distributed.check_same_settings("it", {"nan": float("nan"), "list": [float("nan"), None]})
+
+
 def test_a_start_without_its_environment_is_named(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES: expected a whole number, got 'two'"):
         distributed.start_processes()
     assert os.environ["JAX_NUM_PROCESSES"] == "two"
-
-
-def test_a_state_of_many_chains_lies_over_the_mesh():
-    mesh = make_mesh()
-    settings = {"n_samples": 3, "mesh": mesh}
-    key = jax.random.key(0)
-
-    def kernel(x, key):
-        return 0.5 * x + jax.random.normal(key, x.shape)
-
-    chain = jax.jit(lambda x: sample_chain(kernel, x, key, **settings))(jnp.zeros((4, 2)))
-    plain = sample_chain(kernel, jnp.zeros((4, 2)), key, n_samples=3)
-    np.testing.assert_allclose(chain.samples, plain.samples, rtol=1e-6)
-
-
-def test_a_checkpoint_of_another_model_is_refused_though_it_lies_in_pieces(tmp_path):
-    folder = {"folder": str(tmp_path / "run"), "n_model": 2, "over_atoms": True, "n_devices": 2}
-    mesh_programs.run("centres", tmp_path / "a.npz", n_steps=4, **folder)
-    (process,) = mesh_programs.run("centres", tmp_path / "b.npz", wait=False, n_atoms=32, **folder)
-    message = process.communicate(timeout=120)[1]
-    assert process.returncode
-    assert "first mismatch at leaf" in message
-    assert "expected float32[32, 16], got float32[48, 16]" in message
-
-
-@pytest.mark.parametrize("is_missing", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_damaged_piece_is_seen_and_the_checkpoint_before_is_used(is_missing, one_device, tmp_path):
-    folder = {"folder": str(tmp_path / "run"), "n_model": 2, "over_atoms": True, "n_devices": 2}
-    mesh_programs.run("centres", tmp_path / "a.npz", n_steps=10, **folder)
-    newest = tmp_path / "run" / "checkpoint" / "10"
-    pieces = sorted(newest.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
-    content = bytearray(pieces[-1].read_bytes())
-    content[len(content) // 2] ^= 1
-    pieces[-1].unlink()
-    if not is_missing:
-        pieces[-1].write_bytes(content)
-    came = mesh_programs.run("centres", tmp_path / "b.npz", **folder)
-    assert (tmp_path / "run" / "corrupt_checkpoint_10").exists()
-    assert_same(came, one_device("centres"), 1e-5)

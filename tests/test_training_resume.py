@@ -250,6 +250,35 @@ def test_other_metrics_than_before_are_refused(tmp_path):
             simple(objective=objective, n_steps=9 if is_richer else 6, checkpoint=Checkpoint(tmp_path, 3))
 
 
+def test_sigterm_in_the_last_block_is_not_lost(tmp_path):
+    settings = {"checkpoint": Checkpoint(tmp_path, 100)}
+    with pytest.raises(SystemExit) as ended:
+        simple(callback=lambda *_: signal.raise_signal(signal.SIGTERM), **settings)
+    assert ended.value.code == 143
+    assert newest(tmp_path) == 6
+    assert len(simple(**settings).history) == 6
+
+
+def test_checkpoints_of_another_version_are_refused_and_stay(tmp_path):
+    simple(checkpoint=Checkpoint(tmp_path, 3))
+    for path in tmp_path.glob("checkpoint/*/meta/*"):
+        path.write_text(path.read_text().replace("neurojax training 2", "neurojax training 1"))
+    with pytest.raises(
+        ValueError, match=r"format 'neurojax training 2' .* got 'neurojax training 1', of another"
+    ):
+        simple(checkpoint=Checkpoint(tmp_path, 3))
+    assert newest(tmp_path) == 6
+
+
+def test_metrics_that_cannot_be_written_are_told_with_what_is_safe(tmp_path):
+    def block(*_):
+        (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+        (tmp_path / "metrics.jsonl").mkdir(exist_ok=True)
+
+    with pytest.raises(OSError, match=r"metrics.jsonl could not be written .* checkpoint of step 6 is whole"):
+        simple(checkpoint=Checkpoint(tmp_path, 3), callback=block, steps_per_block=3)
+
+
 def test_old_checkpoints_are_removed(tmp_path):
     simple(checkpoint=Checkpoint(tmp_path, every=1, keep=3))
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["4", "5", "6"]

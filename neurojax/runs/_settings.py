@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["ABSENT", "as_numpy", "as_plain", "changed_settings", "differ", "is_key", "plain_settings"]
+from neurojax._checks import is_key
+
+__all__ = ["ABSENT", "as_numpy", "as_plain", "changed_settings", "differ", "plain_settings"]
 
 ABSENT = "nothing"
-
-
-def is_key(array) -> bool:
-    """Return whether an array holds typed PRNG keys."""
-    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def as_numpy(array) -> np.ndarray:

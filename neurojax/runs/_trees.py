@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._settings import ABSENT, as_numpy, as_plain, differ, is_key
+from neurojax._checks import is_key
+
+from ._settings import ABSENT, as_numpy, as_plain, differ
 
 __all__ = [
     "ARRAYS",
@@ -135,9 +137,11 @@ _KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsaf
 
 def fill_leaf(leaf, array):
     """Return an array as the kind of ``leaf``: NumPy's, JAX's, or typed PRNG keys from their key data."""
-    if isinstance(array, jax.Array) and not array.is_fully_replicated:
-        return array  # in pieces over several devices, where its reader put it
-    value = np.asarray(array)
+    # In pieces over several devices, it stays where its reader put it.
+    is_spread = isinstance(array, jax.Array) and not array.is_fully_replicated
+    value = array if is_spread else np.asarray(array)
     if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(value), impl=_KEY_NAMES[str(leaf.dtype)])
+    if is_spread:
+        return value
     return value if isinstance(leaf, (np.ndarray, np.generic)) else jnp.asarray(value, leaf.dtype)

@@ -6,17 +6,18 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rank, check_real, check_size
+from .._checks import check_at_least, check_rank, check_real, check_size, is_concrete
 from .._precision import product
 from .._proximal import FISTA, unit_of
 from .._sparsa import SpaRSA
 from .._trees import constant
 from .._types import Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Detached, Implicit, Solution, iterate_rows
-from ..distributed import ambient_mesh, check_mesh, n_shards, over_rows, place
+from ..distributed import ambient_mesh, check_mesh, n_shards, over_rows, place, shard_rows
 from ..penalties import AbstractPenalty, AbstractProximalPenalty
 from ._dictionary import AbstractDictionary, Dictionary, check_atoms
 from ._encode import default_tol, encode, problem_settings
@@ -83,8 +84,8 @@ def encode_batch(
     """
     if mesh is not None:
         check_mesh(mesh)
-        dictionary, penalty, xs, init = place((dictionary, penalty, xs, init), mesh)
-    xs = jnp.asarray(xs)
+        dictionary, penalty = place((dictionary, penalty), mesh)
+    xs = xs if isinstance(xs, np.ndarray) else jnp.asarray(xs)
     check_rank("xs", xs, "samples features")
     check_real("xs", xs)
     if xs.shape[0] == 0:
@@ -92,7 +93,7 @@ def encode_batch(
     if isinstance(dictionary, Dictionary):
         check_atoms(dictionary.atoms)
     if init is not None:
-        init = jnp.asarray(init)
+        init = init if isinstance(init, np.ndarray) else jnp.asarray(init)
         check_rank("init", init, "samples atoms")
         check_size("init", init, 0, xs.shape[0], "rows as in xs")
     then = FISTA() if solver is None and is_certified(penalty) else None
@@ -106,7 +107,10 @@ def encode_batch(
         n_slots = _slots_for(-(-xs.shape[0] // n_shards(over)), n_atoms)
     check_at_least("n_slots", n_slots, 1)
     settings = {"solver": solver, "tol": tol, "max_steps": max_steps, "steps_per_check": steps_per_check}
-    solution = _encode_rows(dictionary, xs, penalty, init, gradient, n_slots, then, settings, over)
+    rows, starts = _laid_out((xs, init), mesh, over)
+    solution = _encode_rows(dictionary, rows, starts, penalty, gradient, n_slots, then, settings, over)
+    if len(solution.status) != len(xs):
+        solution = jax.tree.map(lambda leaf: leaf[: len(xs)], solution)
     return solution if max_active is None else keep_largest(solution, max_active)
 
 
@@ -122,25 +126,33 @@ def _slots_for(n_rows: int, n_atoms: int) -> int:
 
 
 @eqx.filter_jit
-def _encode_rows(dictionary, xs, penalty, init, gradient, n_slots, then, settings, mesh) -> Solution:
+def _encode_rows(dictionary, xs, init, penalty, gradient, n_slots, then, settings, mesh) -> Solution:
     """Encode the rows, each device of a mesh those that it has: between devices nothing is moved."""
     if mesh is None:
         return _encode_here(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
-    n_missing = -xs.shape[0] % n_shards(mesh)
-    given = (xs, init) if n_missing == 0 else _with_rows_of_zeros((xs, init), n_missing)
 
     shared = dictionary, penalty, gradient, settings
 
     def encode_share(dictionary, penalty, gradient, settings, xs, init):
         return _encode_here(dictionary, xs, penalty, init, gradient, n_slots, then, settings)
 
-    solution = over_rows(encode_share, mesh, shared=shared, name="xs")(*given)
-    return solution if n_missing == 0 else jax.tree.map(lambda leaf: leaf[: xs.shape[0]], solution)
+    return over_rows(encode_share, mesh, shared=shared, name="xs")(xs, init)
 
 
-def _with_rows_of_zeros(tree, n: int):
-    """Return every array with ``n`` rows more, so that they divide over the devices."""
-    return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, n)] + [(0, 0)] * (leaf.ndim - 1)), tree)
+def _laid_out(rows, mesh: Mesh | None, over: Mesh | AbstractMesh | None):
+    """Return arrays of rows, with as many of zeros as make them divide, to each device its own."""
+    if over is None:
+        return jax.tree.map(jnp.asarray, rows)
+    n_missing = -jax.tree.leaves(rows)[0].shape[0] % n_shards(over)
+
+    def fill_up(leaf):
+        xp = np if isinstance(leaf, np.ndarray) else jnp
+        return xp.pad(leaf, [(0, n_missing)] + [(0, 0)] * (leaf.ndim - 1))
+
+    filled = rows if n_missing == 0 else jax.tree.map(fill_up, rows)
+    if mesh is None or not all(map(is_concrete, jax.tree.leaves(filled))):
+        return jax.tree.map(jnp.asarray, filled)
+    return shard_rows(filled, mesh, name="xs")
 
 
 def _encode_here(dictionary, xs, penalty, init, gradient, n_slots: int, then, settings) -> Solution:

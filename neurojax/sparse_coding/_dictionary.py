@@ -13,6 +13,7 @@ from .._precision import product
 from .._proximal import require_value
 from .._rows import unit_rows
 from .._types import PRNGKey, Scalar
+from ..distributed import gather
 from ..penalties import AbstractPenalty
 
 __all__ = [
@@ -100,8 +101,10 @@ def check_atoms(atoms) -> None:
     """Raise ``ValueError`` for the first row of concrete ``atoms`` that is zero or not finite."""
     if not is_concrete(atoms):
         return
-    rows = np.asarray(atoms)
-    for fault, bad in (("not finite", ~np.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
+    is_elsewhere = isinstance(atoms, jax.Array) and not atoms.is_fully_addressable  # in part
+    rows, xp = (atoms, jnp) if is_elsewhere else (np.asarray(atoms), np)
+    for fault, bad in (("not finite", ~xp.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
+        bad = gather(bad)
         if bad.any():
             raise ValueError(
                 f"atoms: expected finite, non-zero rows, got {bad.sum()} that are {fault}; "

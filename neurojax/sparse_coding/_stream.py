@@ -1,5 +1,6 @@
 """Encoding any number of rows from the host, with one batch on the device and the next on its way."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from scipy.sparse import csr_array, vstack
 from .._checks import check_at_least, check_rank, check_real
 from .._untrusted import parse_json, read_numpy, read_whole
 from ..convergence import Solution
-from ..distributed import check_mesh
+from ..distributed import check_mesh, gather
 from ..penalties import AbstractPenalty
 from ..runs import changed_settings, check_writable, describe_tree, tree_arrays, write_atomically
 from ._batch import encode_batch
@@ -97,7 +98,10 @@ def encode_stream(
 
     if mesh is not None:
         check_mesh(mesh)
-        mesh = mesh.local_mesh if jax.process_count() > 1 else mesh
+    if mesh is not None and jax.process_count() > 1:
+        # What lies over all processes cannot be sent from here: each has a copy, for its own devices.
+        dictionary, penalty, settings = gather((dictionary, penalty, settings))
+        mesh = mesh.local_mesh
 
     def encode(batch):
         return encode_batch(dictionary, batch, penalty, mesh=mesh, **settings)
@@ -328,8 +332,9 @@ class _File:
 
     def keep(self, start: int, part: Solution) -> None:
         codes = np.ascontiguousarray(part.value)
-        self.file.seek(self.offset + start * codes[0].nbytes)
-        self.file.write(codes.data)
+        with self._told():
+            self.file.seek(self.offset + start * codes[0].nbytes)
+            self.file.write(codes.data)
         stop = start + len(codes)
         for name, values in self.outcome.items():
             values[start:stop] = getattr(part, name)
@@ -337,14 +342,26 @@ class _File:
         if time.monotonic() >= self.next_record:
             self._record()
 
+    @contextlib.contextmanager
+    def _told(self):
+        """Say what is safe where writing fails, as on a full disk."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"output: {self.path} could not be written ({error}); {self.n_recorded} rows are, and the "
+                "same call goes on from there."
+            ) from error
+
     def _record(self) -> None:
         """Say how far the codes are on disk, after they are."""
         began, n_done = time.monotonic(), self.n_done
-        self.file.flush()
-        os.fsync(self.file.fileno())
         record: dict[str, Any] = {name: values[:n_done] for name, values in self.outcome.items()}
         record["identity"] = np.array(json.dumps(self.identity))
-        write_atomically(self.record_path, lambda file: np.savez(file, **record))
+        with self._told():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            write_atomically(self.record_path, lambda file: np.savez(file, **record))
         self.n_recorded = n_done
         self.next_record = time.monotonic() + _PAUSE * (time.monotonic() - began)
 

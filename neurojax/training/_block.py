@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from neurojax._checks import is_key
 from neurojax.distributed import constrain_everywhere
 from neurojax.runs import check_description, describe_tree
 
@@ -46,7 +47,7 @@ def _strong(old, new):
     """Return ``new`` without weak types, which a loop's carry must not pick up."""
 
     def convert(before, after):
-        is_number = eqx.is_array(before) and not jnp.issubdtype(before.dtype, jax.dtypes.prng_key)
+        is_number = eqx.is_array(before) and not is_key(before)
         return jax.lax.convert_element_type(after, before.dtype) if is_number else after
 
     return jax.tree.map(convert, old, new)

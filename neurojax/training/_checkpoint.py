@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from neurojax._checks import check_at_least
-from neurojax.distributed import all_processes, is_main_process, wait_for_all
+from neurojax.distributed import all_processes, any_process, is_main_process, wait_for_all
 from neurojax.runs import (
     RunFolder,
     changed_settings,
@@ -31,7 +31,7 @@ from ._spread import checksum, spread_arrays, without_spread
 
 __all__ = ["Checkpoint", "CheckpointStore", "Snapshot"]
 
-_FORMAT = "neurojax training 1"
+_FORMAT = "neurojax training 2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +196,21 @@ class CheckpointStore:
                 f"checkpoint.folder: the checkpoint of step {snapshot.step} could not be written in "
                 f"{self.run.checkpoint_path} ({error}); the last one is of step {last}."
             ) from error
+        self._append_metrics(snapshot)
+
+    def _append_metrics(self, snapshot: Snapshot) -> None:
+        failure = None
         if is_main_process():
-            with self.run.metrics_path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
+            try:
+                with self.run.metrics_path.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
+            except OSError as error:
+                failure = error
+        if any_process(failure is not None):
+            raise OSError(
+                f"checkpoint.folder: {self.run.metrics_path} could not be written ({failure}); the "
+                f"checkpoint of step {snapshot.step} is whole, and the same call goes on from there."
+            ) from failure
         self.n_rows = len(snapshot.history)
 
     def restore(self, learner: Any) -> Snapshot | None:
@@ -208,7 +220,8 @@ class CheckpointStore:
             ValueError: if it is of another model, optimiser or settings; the message says what differs.
             RuntimeError: if there are checkpoints and none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        # What one process sees, all try: a folder may take its time to look the same everywhere.
+        steps = all_processes(sorted(self._manager.all_steps(), reverse=True))[0]
         corrupt = []
         for step in steps:
             try:
@@ -235,22 +248,31 @@ class CheckpointStore:
         return None
 
     def _read(self, step: int, spread: Mapping[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what was saved; arrays that were spread, and are in ``spread``, lie as those there."""
+        """Return what was saved; arrays that were spread, and are in ``spread``, lie as those there.
+
+        What one process cannot read, none uses: they go on together.
+        """
+        meta, arrays, digest, failure = {}, {}, None, None
         try:
             meta = self._restore(step, "meta")
             digest = meta.pop("digest")
-            if meta["format"] != _FORMAT:
-                raise ValueError(f"format {meta['format']!r}, not {_FORMAT!r}")
-            arrays = self._read_arrays(step, meta, spread)
+            if meta["format"] == _FORMAT:
+                arrays = self._read_arrays(step, meta, spread)
         # Whatever a damaged file makes its reader raise, it means the same here.
         except Exception as error:
-            raise _CorruptError(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            ) from error
+            failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        failure = next((each for each in all_processes(failure) if each is not None), None)
+        if failure is not None:
+            raise _CorruptError(failure)
+        if meta["format"] != _FORMAT:
+            raise ValueError(
+                f"checkpoint.folder: expected checkpoints of the format {_FORMAT!r} in "
+                f"{self.run.checkpoint_path}, got {meta['format']!r}, of another version of neurojax."
+            )
         checksums = meta["checksums"]
         whole = {name: array for name, array in arrays.items() if name not in checksums}
         is_same = all(checksum(arrays[name]) == expected for name, expected in checksums.items())
-        if not is_same or _digest(whole, meta) != digest:
+        if any_process(not is_same or _digest(whole, meta) != digest):
             raise _CorruptError("its content does not have the digest stored with it")
         return meta, arrays
 
@@ -275,8 +297,11 @@ class CheckpointStore:
     def _restore(self, step: int, item: str, **settings: Any) -> Any:
         import orbax.checkpoint as ocp
 
-        kinds = {"meta": ocp.args.JsonRestore, "arrays": ocp.args.PyTreeRestore}
-        return self._manager.restore(step, args=ocp.args.Composite(**{item: kinds[item](**settings)}))[item]
+        # By the readers themselves: the manager's way has all processes meet, whom one that fails never meets.
+        path = self.run.checkpoint_path / str(step) / item
+        if item == "meta":
+            return ocp.JsonCheckpointHandler().restore(path, ocp.args.JsonRestore(**settings))
+        return ocp.PyTreeCheckpointHandler().restore(path, args=ocp.args.PyTreeRestore(**settings))
 
     def _snapshot(self, meta: dict[str, Any], arrays: dict[str, np.ndarray], learner: Any) -> Snapshot:
         where = f"checkpoint of step {meta['step']} in {self.run.checkpoint_path}"

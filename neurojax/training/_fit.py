@@ -10,7 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from neurojax.distributed import check_same_settings, place, set_mesh
+from neurojax.distributed import place, set_mesh
 
 from ._block import Learner, Program, layout_of
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
@@ -18,7 +18,14 @@ from ._history import Evaluation, History
 from ._loop import Plan, resume, run_blocks
 from ._objectives import check_rows
 from ._sources import BatchIterator, as_source, from_store, is_store, on_device
-from ._start import check_arguments, fingerprint, numbers_to_arrays, run_identity, trainable_mask
+from ._start import (
+    check_arguments,
+    check_processes_agree,
+    fingerprint,
+    numbers_to_arrays,
+    run_identity,
+    trainable_mask,
+)
 
 __all__ = ["FitResult", "fit"]
 
@@ -140,7 +147,8 @@ def fit(
         if checkpoint is not None or jax.process_count() > 1:
             identity = run_identity(key, batch_size, data, program, evaluate)
             counts = {"n_steps": n_steps, "steps_per_block": steps_per_block}
-            check_same_settings("fit", counts | identity | fingerprint("model", model))
+            settings = counts | identity | fingerprint("model", model)
+            check_processes_agree(checkpoint, callback, mesh, settings)
         snapshot = _run(program, source, data, learner, plan, identity)
     chosen = snapshot.best if snapshot.best is not None else snapshot.learner
     return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from neurojax.distributed import join_rows, place
+from neurojax.distributed import any_process, gather, join_rows, place
 
 from ._block import Program, laid_out, metric_buffers, run_block
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
@@ -109,7 +109,7 @@ def _check_finite(program: Program, learner: Any, start: int, metrics, finite, s
     if not np.all(finite):
         trained = jax.tree_util.tree_flatten_with_path(eqx.filter(learner.model, program.mask))[0]
         keys, leaf = trained[int(np.argmin(finite))]
-        values = np.asarray(leaf)
+        values = np.asarray(gather(leaf))
         step, name = start + len(metrics["loss"]), "model" + jax.tree_util.keystr(keys)
         raise NonFiniteLossError(step, name, float(values[~np.isfinite(values)][0]), _last_checkpoint(store))
 
@@ -191,12 +191,12 @@ def run_blocks(
             if store is not None and (is_due or is_over):
                 snapshot = _save(store, snapshot, source is None, data)
             if plan.callback is not None:
-                asked = bool(plan.callback(end, learner.model, learner.state, metrics))
+                asked = any_process(bool(plan.callback(end, learner.model, learner.state, metrics)))
                 if asked and store is not None and not (is_due or is_over):
                     snapshot = _save(store, snapshot, source is None, data)
                 is_over = is_over or asked
-            if termination.is_asked() and store is not None and not is_over:
-                if not is_due:
+            if termination.is_asked() and store is not None:
+                if not (is_due or is_over):
                     snapshot = _save(store, snapshot, source is None, data)
                 raise TerminatedError(end, str(store.run.path))
     return snapshot

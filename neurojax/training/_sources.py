@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from neurojax._checks import check_at_least
+from neurojax._checks import check_at_least, is_key
 from neurojax._random import permuted
 from neurojax.data import batches
-from neurojax.distributed import constrain_rows, n_shards, over_rows, place, shard_rows
+from neurojax.distributed import ambient_mesh, constrain_rows, n_shards, over_rows, place, shard_rows
 
 __all__ = [
     "AbstractSource",
@@ -24,6 +24,8 @@ __all__ = [
     "is_store",
     "on_device",
 ]
+
+_MOST_ROWS = 2**31 - 1  # the number of a row is an int32
 
 
 @runtime_checkable
@@ -119,7 +121,7 @@ def on_device(tree):
     def convert(leaf):
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
             return leaf
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
         return jax.lax.convert_element_type(leaf, leaf.dtype)
@@ -160,10 +162,12 @@ def as_source(data: Any, batch_size: int | None, mesh: Mesh | None = None) -> Ab
     check_at_least("batch_size", batch_size, 1)
     if batch_size > n_rows:
         raise ValueError(f"batch_size: expected at most the {n_rows} rows of data, got {batch_size}.")
-    if batch_size % n_shards(mesh):
+    n = n_shards(ambient_mesh() if mesh is None else mesh)
+    if batch_size % n:
         raise ValueError(
-            f"batch_size: expected a multiple of the mesh's {n_shards(mesh)} devices along 'data', "
-            f"got {batch_size}."
+            f"batch_size: expected a multiple of the mesh's {n} devices along 'data', got {batch_size}."
         )
+    if n_rows > _MOST_ROWS:
+        raise ValueError(f"data: expected at most {_MOST_ROWS} rows, got {n_rows}; give batches, or shards.")
     # Whole on every device: each takes its part of a batch, in any order, from its own memory.
     return ShuffledRows(place(on_device(data), mesh), n_rows, int(batch_size))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, UInt32
 
+from neurojax._checks import is_key
 from neurojax._random import mixed_bits
 
 __all__ = ["checksum", "spread_arrays", "without_spread"]
@@ -19,9 +20,13 @@ def _is_spread(leaf: Any) -> bool:
 
 
 def spread_arrays(tree: Any) -> dict[str, jax.Array]:
-    """Return, by path, the arrays of which no device has the whole."""
+    """Return, by path, the arrays of which no device has the whole; of typed keys their key data."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(keys): leaf for keys, leaf in flat if _is_spread(leaf)}
+    return {
+        jax.tree_util.keystr(keys): jax.random.key_data(leaf) if is_key(leaf) else leaf
+        for keys, leaf in flat
+        if _is_spread(leaf)
+    }
 
 
 def without_spread(tree: Any) -> Any:

@@ -1,32 +1,38 @@
 """What is checked and prepared before the first update."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from neurojax._checks import check_at_least, check_finite
-from neurojax.distributed import gather
-from neurojax.runs import describe_tree, tree_arrays
+from neurojax._checks import check_at_least, check_finite, is_key
+from neurojax.distributed import check_same_settings, gather
+from neurojax.runs import describe_tree, plain_settings, tree_arrays
 
 from ._block import Program
 from ._checkpoint import Checkpoint
 from ._history import Evaluation
 from ._sources import on_device
 
-__all__ = ["check_arguments", "fingerprint", "numbers_to_arrays", "run_identity", "trainable_mask"]
+__all__ = [
+    "check_arguments",
+    "check_processes_agree",
+    "fingerprint",
+    "numbers_to_arrays",
+    "run_identity",
+    "trainable_mask",
+]
 
 _SHOWN_SIZE = 4
 
 
 def check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint) -> None:
     """Raise ``ValueError`` for the first setting of ``fit`` that cannot be meant."""
-    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_typed or key.shape != ():
+    if not (isinstance(key, jax.Array) and is_key(key) and key.shape == ()):
         raise ValueError(f"key: expected one typed key, as jax.random.key makes it, got {key!r:.80}.")
     check_at_least("n_steps", n_steps, 1)
     check_at_least("steps_per_block", steps_per_block, 1)
@@ -85,6 +91,26 @@ def fingerprint(name: str, tree: Any) -> dict[str, Any]:
     return entries
 
 
+def _data_identity(data: Any) -> dict[str, Any]:
+    """Return what decides the batches: the data themselves, or what an iterator says of its own."""
+    settings = getattr(data, "settings", None)
+    if isinstance(data, Iterator) and isinstance(settings, Mapping):
+        return {f"data.{name}": value for name, value in plain_settings(settings).items()}
+    return fingerprint("data", "an iterator" if isinstance(data, Iterator) else data)
+
+
+def check_processes_agree(
+    checkpoint: Checkpoint | None, callback: Any, mesh: Mesh | None, settings: Mapping[str, Any]
+) -> None:
+    """Raise ``ValueError``, in every process, for the first setting of ``fit`` that differs between them."""
+    laid = None if mesh is None else [list(mesh.shape.items()), [device.id for device in mesh.devices.flat]]
+    own: dict[str, Any] = {"mesh": laid, "callback": "none" if callback is None else "one"}
+    if checkpoint is not None:
+        own |= {"checkpoint.every": checkpoint.every, "checkpoint.keep": checkpoint.keep}
+        own["checkpoint.settings"] = plain_settings(checkpoint.settings)
+    check_same_settings("fit", own | dict(settings))
+
+
 def run_identity(
     key: Any, batch_size: int | None, data: Any, program: Program, evaluate: Evaluation | None
 ) -> dict:
@@ -93,7 +119,7 @@ def run_identity(
     return {
         "key": jax.random.key_data(key).tolist(),
         "batch_size": batch_size,
-        **fingerprint("data", "an iterator" if isinstance(data, Iterator) else data),
+        **_data_identity(data),
         **fingerprint("objective", program.objective),
         **fingerprint("after_update", program.after_update),
         **fingerprint("trainable", program.mask),

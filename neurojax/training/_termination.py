@@ -44,11 +44,13 @@ class Termination:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Give the signal back to who had it, and say what happened."""
+        """Give the signal back to who had it, with what came too late to be asked for; say what happened."""
         if self._is_mine:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
         if isinstance(error, TerminatedError) and is_main_process():
             print(error, file=sys.stderr, flush=True)
+        if self._came and error is None:
+            signal.raise_signal(signal.SIGTERM)
 
     def is_asked(self) -> bool:
         """Return whether the signal came, in this process or in another."""
