@@ -5,10 +5,11 @@
 Valid small files of each kind are built and then damaged: bits flipped, bytes cut, inserted, repeated or
 taken from another file, numbers in headers replaced by extreme ones; what lies compressed or under a checksum
 is also damaged before it is packed, so that the damage is not caught by the packing. A loader may return, or
-raise ``ValueError`` or ``OSError`` that name the file. It has SECONDS for an input and EXTRA_BYTES of address
-space beside what the process has when it begins. An input is made from the seed, the loader and its number
-alone, and is made again by ``--seed``, ``--loader`` and ``--only``. What ends the process is left as a file
-in the folder that is printed first.
+raise ``ValueError`` or ``OSError`` that name the file and do not come of a ``MemoryError``. It has SECONDS
+for an input, EXTRA_BYTES of address space beside what the process has when it begins, and may in all its
+inputs take no more than MOST_GROWN beside what the process has when the loader's turn comes. An input is made
+from the seed, the loader and its number alone, and is made again by ``--seed``, ``--loader`` and ``--only``.
+What ends the process is left as a file in the folder that is printed first.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +30,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import valid_files as valid
+from lying_files import forget_peak, peak
 from valid_files import BATCH, LIKE, PLAIN_LIKE, Base
 
 from neurojax.cli._rbm_settings import Settings
 from neurojax.cli._settings import from_plain, read_rows_file
-from neurojax.data import load_images, read_arrays, stringer_orientations, stringer_split
+from neurojax.data import (
+    ImageFolder,
+    ShardedRows,
+    load_images,
+    read_arrays,
+    stringer_orientations,
+    stringer_split,
+)
 from neurojax.data._binarized import _read_amat
 from neurojax.data._cifar import _members, _read_xz
 from neurojax.data._digits import read_idx
+from neurojax.data._shards import _is_unfinished
 from neurojax.runs import (
     RunFolder,
     changed_settings,
@@ -51,6 +61,7 @@ from neurojax.runs import (
 SECONDS = 5
 EXTRA_BYTES = 2**30
 MOST_BYTES = 2**26  # what the loaders are told, where they can be
+MOST_GROWN = 2 * MOST_BYTES  # of images twice the limit may be taken, of all else the arrays once
 
 
 class Loader(NamedTuple):
@@ -59,6 +70,7 @@ class Loader(NamedTuple):
     file: str
     bases: Callable[[], list[Base]]
     read: Callable[[Path], Any]
+    prepare: Callable[[Path], Any] = lambda folder: None  # puts beside the file what it needs
 
 
 class Outcome(NamedTuple):
@@ -69,6 +81,7 @@ class Outcome(NamedTuple):
     n_refused: int
     seconds: float
     slowest: float
+    grown: int
     failures: list[str]
 
 
@@ -116,6 +129,22 @@ def images_of(path: Path) -> None:
     assert all(np.all(np.isfinite(image)) for image in images)
 
 
+def read_shards(path: Path) -> None:
+    rows = ShardedRows(path.parent)
+    np.testing.assert_array_equal(rows[[-1]], rows[len(rows) - 1 :])
+    assert np.asarray(rows).shape == rows.shape
+
+
+def read_index(path: Path) -> None:
+    _is_unfinished(path)
+    assert len(ShardedRows(path.parent, verify=True)) == len(valid.ROWS)
+
+
+def read_folder(path: Path) -> None:
+    folder = ImageFolder(path.parent, most_bytes=MOST_BYTES)
+    assert folder[0].shape == tuple(folder.sizes[0])
+
+
 LOADERS = {
     "npy": Loader("input.npy", valid.npy_bases, arrays_of),
     "npz": Loader("input.npz", valid.npz_bases, arrays_of),
@@ -136,6 +165,10 @@ LOADERS = {
         lambda path: load_arrays(path, PLAIN_LIKE),
     ),
     "config": Loader("config.json", valid.config_bases, read_settings),
+    "shards": Loader("input.npy", valid.shard_bases, read_shards),
+    "npz shards": Loader("input.npz", valid.shard_bases, read_shards),
+    "index": Loader("shards.json", valid.index_bases, read_index, valid.write_three_shards),
+    "image folder": Loader("input.png", valid.image_bases, read_folder),
     "metrics": Loader(
         "metrics.jsonl", valid.metrics_bases, lambda path: RunFolder(path.parent).read_metrics()
     ),
@@ -223,6 +256,13 @@ def too_slow(signum, frame) -> None:
     raise TooSlowError
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Return the error, and all that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def try_one(loader: Loader, path: Path) -> tuple[bool, str | None]:
     """Return whether the file was read, and what was wrong with how it was refused."""
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
@@ -233,6 +273,8 @@ def try_one(loader: Loader, path: Path) -> tuple[bool, str | None]:
     except (ValueError, OSError) as error:
         # What a message quotes of a file is cut short.
         is_named, is_short = path.name in str(error), len(str(error)) < 5000
+        if any(isinstance(cause, MemoryError) for cause in causes(error)):
+            return False, f"out of memory: {error!r:.300}"
         return False, None if is_named and is_short else f"no file in {error!r:.300}"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -247,10 +289,13 @@ def try_one(loader: Loader, path: Path) -> tuple[bool, str | None]:
 def run(name: str, numbers: range, seed: int, folder: Path) -> Outcome:
     """Try the inputs of one loader by their numbers."""
     loader, n, n_read, failures = LOADERS[name], 0, 0, []
+    folder = folder / name.replace(" ", "-")
     bases, path = loader.bases(), folder / loader.file
+    folder.mkdir()
+    loader.prepare(folder)
     for base in bases:
         path.write_bytes(base.pack(base.content))
-    seconds = slowest = 0.0
+    seconds, slowest, before = 0.0, 0.0, forget_peak()
     for index in numbers:
         path.write_bytes(damaged(bases, random.Random(f"{seed} {name} {index}")))
         began = time.perf_counter()
@@ -259,7 +304,10 @@ def run(name: str, numbers: range, seed: int, folder: Path) -> Outcome:
         n, n_read, seconds, slowest = n + 1, n_read + is_read, seconds + took, max(slowest, took)
         if wrong is not None:
             failures.append(f"--seed {seed} --loader {name!r} --only {index}: {wrong}")
-    return Outcome(n, n_read, n - n_read - len(failures), seconds, slowest, failures)
+    n_refused, grown = n - n_read - len(failures), peak() - before
+    if grown > MOST_GROWN:
+        failures.append(f"--seed {seed} --loader {name!r}: took {grown} bytes, more than {MOST_GROWN}")
+    return Outcome(n, n_read, n_refused, seconds, slowest, grown, failures)
 
 
 def limit_memory() -> None:
@@ -285,8 +333,7 @@ def main() -> int:
         print(f"inputs lie in {folder}")
         jnp.zeros(1).block_until_ready()
         limit_memory()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print("      loader   inputs     read  refused  failed  inputs/s  slowest")
+        print("      loader   inputs     read  refused  failed  inputs/s  memory  slowest")
         for number_of, name in enumerate(names):
             n = len(range(number_of, arguments.n, len(names)))
             numbers = range(n) if arguments.only is None else range(arguments.only, arguments.only + 1)
@@ -294,11 +341,9 @@ def main() -> int:
             failures += came.failures
             print(
                 f"{name:>12}  {came.n:7}  {came.n_read:7}  {came.n_refused:7}  {len(came.failures):6}  "
-                f"{came.n / came.seconds:8.0f}  {came.slowest * 1e3:.0f} ms",
+                f"{came.n / came.seconds:8.0f}  {came.grown / 2**20:.0f} MiB  {came.slowest * 1e3:.0f} ms",
                 flush=True,
             )
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"memory grew by at most {grown:.0f} MiB")
     for failure in failures[:20]:
         print(failure)
     print(f"{len(failures)} undocumented failures")

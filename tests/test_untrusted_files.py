@@ -5,17 +5,20 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import fuzz_loaders
 import numpy as np
 import pytest
 import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lying_files import ATTACKS, LIKE, MEMORY, MIB, MOST, PIPE, TRUE, write_true
+from lying_parts import element, mat, matrix
 from PIL import Image
 
-from neurojax._untrusted import MOST_BYTES, inflated_limit, parse_json, read_json
+from neurojax._untrusted import MOST_BYTES, inflated_limit, open_regular, parse_json, read_json, read_whole
 from neurojax.cli._rbm_settings import Settings
 from neurojax.cli._settings import from_plain
 from neurojax.data import load_images, read_arrays
@@ -174,6 +177,52 @@ def test_a_saved_model_is_read_and_a_shortened_one_is_not(tmp_path):
             load(path, LIKE)
 
 
+DENSE = {  # what takes most memory for its size, and how many bytes for each of them are said to be taken
+    "numbers.mat": (lambda: mat(matrix(6, (1, 10**5), element(9, bytes(8 * 10**5)))), 4),
+    "text.mat": (lambda: mat(matrix(4, (1, 10**6), element(16, b"a" * 10**6))), 8),
+    "cells.mat": (lambda: mat(matrix(1, (3000, 1), element(14, b"") * 3000)), 20),
+    "nested.json": (lambda: b"[" + (b"[" * 60 + b"]" * 60 + b",") * 300 + b"0]", 45),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_what_is_dense_takes_the_memory_that_is_stated(tmp_path, name):
+    make, most = DENSE[name]
+    path = tmp_path / name
+    path.write_bytes(make())
+    tracemalloc.start()
+    (read_json if name.endswith("json") else read_arrays)(path)
+    ratio = tracemalloc.get_traced_memory()[1] / path.stat().st_size
+    tracemalloc.stop()
+    assert 0.7 * most < ratio < 1.02 * most
+
+
+def test_no_memory_is_taken_for_what_a_file_does_not_have(tmp_path):
+    path = tmp_path / "short"
+    path.write_bytes(b"short")
+    file, n_bytes = open_regular(path)
+    with file:
+        assert (file.read(2**62), n_bytes, file.read(2**62), file.read(3)) == (b"short", 5, b"", b"")
+        file.seek(2)
+        assert file.read() == b"ort"
+
+
+def test_the_fuzzer_sees_memory_that_is_taken(tmp_path, monkeypatch):
+    def starved(path):
+        def read(file, n_bytes):
+            raise MemoryError
+
+        read_whole(path, "anything", read)
+
+    def greedy(path):
+        assert np.ones(fuzz_loaders.MOST_GROWN // 8 + 2**18).all()
+
+    for name, read, n, message in (("starved", starved, 3, "out of memory"), ("greedy", greedy, 1, "took ")):
+        monkeypatch.setitem(fuzz_loaders.LOADERS, name, fuzz_loaders.LOADERS["npy"]._replace(read=read))
+        failures = fuzz_loaders.run(name, range(3), 0, tmp_path).failures
+        assert len(failures) == n and all(message in failure for failure in failures)
+
+
 def test_a_thousand_damaged_files_end_in_documented_errors():
     """The committed fuzzer, in small; `python tests/fuzz_loaders.py` runs it at length."""
     script = Path(__file__).with_name("fuzz_loaders.py")
@@ -182,4 +231,4 @@ def test_a_thousand_damaged_files_end_in_documented_errors():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "0 undocumented failures" in done.stdout
-    assert sum(int(row.split()[-7]) for row in done.stdout.splitlines() if row.endswith(" ms")) == 1000
+    assert sum(int(row.split()[-9]) for row in done.stdout.splitlines() if row.endswith(" ms")) == 1000

@@ -22,6 +22,7 @@ import scipy.sparse
 from PIL import Image
 
 from neurojax.cli._rbm_settings import Settings
+from neurojax.data import write_shards
 from neurojax.data._cifar import _ARCHIVE_FOLDER, _RECORD, _Batch
 from neurojax.runs import plain_settings
 
@@ -222,6 +223,25 @@ def course_bases() -> list[Base]:
         *archives({"resp": responses, "stimuli": stimuli}),
         *archives({"resp_train": responses, "resp_test": responses, "stimuli": stimuli}),
     ]
+
+
+ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+def shard_bases() -> list[Base]:
+    return [Base(npy(ROWS)), Base(npy(ROWS.astype(">i2"), version=(2, 0))), *archives({"rows": ROWS})]
+
+
+def write_three_shards(folder: Path) -> None:
+    write_shards(folder, ROWS, 2)
+
+
+def index_bases() -> list[Base]:
+    """Return the index of those shards, as it is and on one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_three_shards(Path(folder))
+        content = (Path(folder) / "shards.json").read_bytes()
+    return [Base(content), Base(json.dumps(json.loads(content)).encode())]
 
 
 def rows_bases() -> list[Base]:

@@ -31,8 +31,9 @@ _ITEM_BYTES_4 = (8, 4, 4, 2, 2, 1)
 def read_matlab(file: BufferedIOBase, n_bytes: int, most_bytes: int) -> dict[str, Any]:
     """Return what `scipy.io.loadmat` makes of a file of version 4 to 7.2, without functions and such objects.
 
-    Memory: about four times the file with its compressed parts inflated. At most 2²⁰ elements, 32 levels of
-    cells and structures, 32 axes.
+    Memory, times the file with its compressed parts inflated: about four for numbers, eight for texts of
+    one-byte characters, twenty for empty cells (of which no more than 2²⁰ are read). At most 2²⁰ elements, 32
+    levels of cells and structures, 32 axes.
 
     Args:
         file: the open file, at its beginning.

@@ -1,5 +1,7 @@
 """Random patches on the fly: images are decoded and whitened when first needed, and kept for a while."""
 
+import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -8,37 +10,43 @@ from typing import Any, get_args
 
 import jax
 import numpy as np
-from PIL import Image
 
 from .._checks import check_at_least, check_finite, check_nonnegative
-from ._files import _SUFFIXES, read_photograph
+from .._untrusted import MOST_BYTES
+from ._files import _SUFFIXES, photograph_size, read_photograph
 from ._patches import Preprocess, normalize_variance, remove_patch_mean
-from ._pipeline import Batches, check_seed, on_host, own_part
+from ._pipeline import Batches, check_seed, described, on_host, own_part
 from ._shards import ShardedRows
 
 __all__ = ["ImageFolder", "patch_batches"]
-
-_ORIENTATION, _TRANSPOSED = 0x0112, (5, 6, 7, 8)  # Exif's tag, and its values that swap rows and columns
 
 
 class ImageFolder(Sequence):
     """The image files of a folder as greyscale images, each decoded when it is asked for.
 
     Files come in the order of their names and are read as by `load_images`; opening the folder reads their
-    sizes alone.
+    headers alone, and refuses what they show could not be read.
 
     Attributes:
         paths: the files.
         sizes: (rows, columns) of each, pixels.
+        most_bytes: the limit of an image.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, most_bytes: int = MOST_BYTES):
         """Open the folder.
+
+        Args:
+            folder: where the images are.
+            most_bytes: an image may have a sixteenth of it in pixels, 67 million if it is not given. Pillow
+                has a limit of its own, 179 million pixels.
 
         Raises:
             FileNotFoundError: if there is no such folder.
-            ValueError: for a folder without images, and a file that is none; the message names it.
+            ValueError: for a folder without images, and a file that is none, is too large, or has not 8 bits
+                a channel; the message names it.
         """
+        check_at_least("most_bytes", most_bytes, 0)
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of images, but there is none.")
@@ -49,14 +57,15 @@ class ImageFolder(Sequence):
         )
         if not self.paths:
             raise ValueError(f"{folder}: expected at least one image file, got a folder without.")
-        self.sizes = np.array([_image_size(path) for path in self.paths], np.int64)
+        self.most_bytes = most_bytes
+        self.sizes = np.array([photograph_size(path, most_bytes=most_bytes) for path in self.paths], np.int64)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
         """Return an image (rows, columns), float32 in [0, 1]."""
-        return read_photograph(self.paths[index])
+        return read_photograph(self.paths[index], most_bytes=self.most_bytes)
 
 
 def patch_batches(
@@ -85,7 +94,8 @@ def patch_batches(
 
     Args:
         images: a folder of image files, an `ImageFolder`, an array or `ShardedRows` (images, rows, columns),
-            or a sequence of (rows, columns). 8-bit unsigned integers are divided by 255.
+            or a sequence of (rows, columns). 8-bit unsigned integers are divided by 255; images of unequal
+            precision are all taken to the highest of it.
         batch_size: patches a batch, of all processes together; divisible by their number.
         patch_size: side of a patch in pixels, at most the least side of an image.
         seed: of the positions, 0 to 2⁶⁴ − 1.
@@ -138,6 +148,7 @@ def patch_batches(
         "n_images": len(loaded.sizes), "n_positions": int(positions.last[-1]), "preprocess": preprocess,
         "floor": float(floor), "images_per_batch": images_per_batch,
     }  # fmt: skip
+    settings |= _described(loaded.images, loaded.sizes, loaded.dtype)
     return Batches(make, n_batches, settings, n_threads=n_threads, n_ahead=n_ahead)
 
 
@@ -174,7 +185,7 @@ class _Images:
 
     def __init__(self, images: Any, prepare: Callable[[Any], Any] | None, cache_bytes: int):
         self.images, self.prepare, self.cache_bytes = images, on_host(prepare), cache_bytes
-        self.sizes = _image_sizes(images)
+        self.sizes, self.dtype = _image_forms(images)
         self.kept, self.n_bytes, self.lock = OrderedDict(), 0, threading.Lock()
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -208,17 +219,19 @@ class _Images:
         image = np.asarray(self.images[index])
         if image.dtype == np.uint8:
             image = image.astype(np.float32) / np.float32(255)
-        image = np.asarray(self.prepare(image))
+        # All alike before they are prepared, as a batch has patches of many.
+        image = np.asarray(self.prepare(image.astype(self.dtype, copy=False)))
         if image.shape != size:
             raise ValueError(f"{name}: expected shape {size}, also from prepare, got {image.shape}.")
         check_finite(name, image)
         return image
 
 
-def _image_sizes(images: Any) -> np.ndarray:
-    """Return (rows, columns) of each image, without a look at the pixels."""
+def _image_forms(images: Any) -> tuple[np.ndarray, np.dtype]:
+    """Return (rows, columns) of each image, and the dtype of all, without a look at the pixels."""
     if isinstance(images, ImageFolder):
-        return images.sizes
+        return images.sizes, np.dtype(np.float32)
+    dtypes = set()
     is_array = isinstance(images, (np.ndarray, jax.Array, ShardedRows))
     if is_array and len(images.shape) != 3:
         raise ValueError(f"images: expected 3 axes (images, rows, columns), got shape {images.shape}.")
@@ -232,21 +245,18 @@ def _image_sizes(images: Any) -> np.ndarray:
             raise ValueError(
                 f"{name}: expected real floating-point numbers or uint8, got dtype {image.dtype}."
             )
+        dtypes.add(np.dtype(np.float32) if image.dtype == np.uint8 else np.dtype(image.dtype))
     shapes = [images.shape[1:]] * len(images) if is_array else [image.shape for image in images]
-    return np.array(shapes, np.int64)
+    return np.array(shapes, np.int64), np.result_type(*dtypes)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            # The method of PNG files would decode the pixels.
-            is_transposed = Image.Image.getexif(image).get(_ORIENTATION) in _TRANSPOSED
-            columns, rows = image.size[::-1] if is_transposed else image.size
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected an image file, got one that cannot be read ({type(error).__name__}: {error})."
-        ) from error
-    return rows, columns
+def _described(images: Any, sizes: np.ndarray, dtype: np.dtype) -> dict[str, Any]:
+    """Return what tells the images from others, as JSON can hold it."""
+    if isinstance(images, (np.ndarray, jax.Array, ShardedRows)):
+        return described("images", images)
+    names = [path.name for path in images.paths] if isinstance(images, ImageFolder) else None
+    digest = hashlib.sha256(json.dumps([names, sizes.tolist()]).encode()).hexdigest()
+    return {"images.dtype": dtype.name, "images.digest": digest}
 
 
 def _preprocessing(preprocess: Preprocess, floor: float | int) -> Callable[[Any], Any] | None:

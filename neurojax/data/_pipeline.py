@@ -1,7 +1,7 @@
 """Batches made ahead on the host: shuffled rows of any source, resumable to the exact sample."""
 
 import contextlib
-import threading
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import check_at_least
+from ._orders import shuffled
+from ._shards import ShardedRows
 
-__all__ = ["Batches", "batches", "check_seed", "on_host", "own_part"]
+__all__ = ["Batches", "batches", "check_seed", "described", "on_host", "own_part"]
 
 _ENDLESS = 2**62
 
@@ -25,7 +27,6 @@ class Batches(Iterator):
 
     Attributes:
         n_batches: batches in all, or ``None`` without an end.
-        settings: what makes the batches what they are; a position of other settings is refused.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Batches(Iterator):
         check_at_least("n_threads", n_threads, 1)
         check_at_least("n_ahead", n_ahead, 1)
         grain = _import_grain()
-        self.n_batches, self.settings = n_batches, settings
+        self.n_batches, self._settings = n_batches, settings
         self._given, self._iterator = 0, None
         self._dataset = grain.MapDataset.range(_ENDLESS if n_batches is None else n_batches).map(make)
         self._options = grain.ReadOptions(num_threads=n_threads, prefetch_buffer_size=n_ahead)
@@ -71,11 +72,21 @@ class Batches(Iterator):
             self.close()
             raise
         self._given += 1
+        if self._given == self.n_batches:
+            self.close()
         return batch
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the batches what they are, the same in all processes, as JSON can hold it.
+
+        Numbers, and of the source its shape, dtype and files; a position of other settings is refused.
+        """
+        return copy.deepcopy(self._settings)
 
     def get_state(self) -> dict[str, Any]:
         """Return the position, as JSON can hold it."""
-        return {"n_batches": self._given, "settings": dict(self.settings)}
+        return {"n_batches": self._given, "settings": self.settings}
 
     def set_state(self, state: Any) -> None:
         """Go to a position that `get_state` returned, in this process or another.
@@ -87,11 +98,12 @@ class Batches(Iterator):
         if not isinstance(then, dict) or set(state) != {"n_batches", "settings"}:
             raise ValueError(f"state: expected what get_state returns, got {state!r:.80}.")
         check_at_least("state['n_batches']", state["n_batches"], 0)
-        for name in {**self.settings, **then}:
-            if then.get(name) != self.settings.get(name):
+        now = self._settings
+        for name in {**now, **then}:
+            if then.get(name) != now.get(name):
                 raise ValueError(
-                    f"{name}: expected {then.get(name)!r}, with which the position was saved, got "
-                    f"{self.settings.get(name)!r}."
+                    f"{name}: expected {then.get(name)!r:.200}, with which the position was saved, got "
+                    f"{now.get(name)!r:.200}."
                 )
         if self.n_batches is not None and state["n_batches"] > self.n_batches:
             raise ValueError(
@@ -123,8 +135,8 @@ def batches(
 
     Each epoch visits the rows in a random order of its own, drawn from (seed, epoch), and drops the
     remainder that fills no batch. Batch k is the same set of rows for any number of processes: process p of P
-    gets its rows p, p + P, p + 2P, …. The order takes 4 bytes a row of memory (8 from 2³² rows on), and
-    is drawn once an epoch.
+    gets its rows p, p + P, p + 2P, …. The order is computed entry by entry: it takes no memory a row, and
+    an epoch ends without a pause.
 
     Args:
         source: `ShardedRows`, an array, or a pytree of them with equal lengths (rows and their labels); any
@@ -161,15 +173,17 @@ def batches(
     if n_epochs is not None:
         check_at_least("n_epochs", n_epochs, 1)
     part = own_part(batch_size, process_index, process_count)
-    orders, per_epoch = _Orders(seed, n_rows), n_rows // batch_size
-    finish = on_host(transform)
+    finish, per_epoch = on_host(transform), n_rows // batch_size
 
     def make(number: int) -> Any:
         epoch, position = divmod(number, per_epoch)
-        chosen = orders[epoch][position * batch_size : (position + 1) * batch_size][part]
+        positions = np.arange(position * batch_size, (position + 1) * batch_size)[part]
+        chosen = shuffled(seed, epoch, positions, n_rows)
         return finish(jax.tree.map(lambda rows: np.asarray(rows[chosen]), source))
 
     settings = {"seed": int(seed), "batch_size": int(batch_size), "n_rows": n_rows}
+    for name, leaf in _named(source):
+        settings |= described(name, leaf)
     n_batches = None if n_epochs is None else n_epochs * per_epoch
     return Batches(make, n_batches, settings, n_threads=n_threads, n_ahead=n_ahead)
 
@@ -218,25 +232,16 @@ def on_host(function: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     return run
 
 
-class _Orders:
-    """The order of the rows in each epoch; two are kept, as threads work on both sides of an epoch's end."""
-
-    def __init__(self, seed: int, n_rows: int):
-        self.seed, self.n_rows = seed, n_rows
-        self.dtype = np.uint32 if n_rows <= 2**32 else np.uint64
-        self.kept, self.lock = {}, threading.Lock()
-
-    def __getitem__(self, epoch: int) -> np.ndarray:
-        with self.lock:
-            if epoch not in self.kept:
-                while len(self.kept) > 1:
-                    del self.kept[next(iter(self.kept))]
-                order = np.arange(self.n_rows, dtype=self.dtype)
-                np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], np.uint64))).shuffle(
-                    order
-                )
-                self.kept[epoch] = order
-            return self.kept[epoch]
+def described(name: str, array: Any) -> dict[str, Any]:
+    """Return what tells an array, or rows in files, from others, as JSON can hold it; nothing is read."""
+    shape, dtype = getattr(array, "shape", (len(array),)), getattr(array, "dtype", None)
+    settings = {
+        f"{name}.shape": [int(size) for size in shape],
+        f"{name}.dtype": None if dtype is None else np.dtype(dtype).name,
+    }
+    if isinstance(array, ShardedRows):
+        settings |= {f"{name}.n_shards": array.n_shards, f"{name}.digest": array.digest}
+    return settings
 
 
 def _cpu() -> contextlib.AbstractContextManager:
@@ -246,11 +251,14 @@ def _cpu() -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
 
-def _count_rows(source: Any) -> int:
+def _named(source: Any) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_flatten_with_path(source)[0]
+    return [("source" + jax.tree_util.keystr(keys), leaf) for keys, leaf in leaves]
+
+
+def _count_rows(source: Any) -> int:
     lengths = {}
-    for keys, leaf in leaves:
-        name = "source" + jax.tree_util.keystr(keys)
+    for name, leaf in _named(source):
         if not hasattr(leaf, "__getitem__") or not hasattr(leaf, "__len__") or isinstance(leaf, str):
             raise ValueError(f"{name}: expected rows with len and [numbers], got {leaf!r:.80}.")
         lengths[name] = len(leaf)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._untrusted import read_whole
+
 __all__ = ["Shard", "read_header"]
 
 _HEADER_BYTES = 2**16
@@ -107,23 +109,22 @@ def _check_form(path: Path, shape: tuple[int, ...], is_fortran: bool, dtype: np.
 
 def _find_member(path: Path, name: str | None) -> tuple[int, int]:
     """Return where the bytes of an .npz file's array begin, and how many they are."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected an .npz file, got one that cannot be read ({type(error).__name__}: {error})."
-        ) from error
+    members = read_whole(path, "an .npz file", lambda file, _: zipfile.ZipFile(file).infolist())
     chosen = [member for member in members if name is None or member.filename == f"{name}.npy"]
     if len(chosen) != 1:
         what = "one array" if name is None else f"one array {name!r}"
-        shown = ", ".join(member.filename.removesuffix(".npy") for member in members[:8]) or "none"
-        raise ValueError(f"{path}: expected {what}, got {len(members)}: {shown}.")
+        shown = ", ".join(f"{member.filename.removesuffix('.npy'):.100}" for member in members[:8])
+        raise ValueError(f"{path}: expected {what}, got {len(members)}: {shown or 'none'}.")
     member = chosen[0]
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(
             f"{path}: expected an array stored as it is, got a compressed or encrypted one, which cannot be "
             "mapped; save it by numpy.savez or numpy.save."
+        )
+    n_bytes = path.stat().st_size
+    if not 0 <= member.header_offset <= n_bytes - _LOCAL_HEADER:
+        raise ValueError(
+            f"{path}: expected a member within {n_bytes} bytes, got one at byte {member.header_offset}."
         )
     with path.open("rb") as file:
         file.seek(member.header_offset)
@@ -132,6 +133,6 @@ def _find_member(path: Path, name: str | None) -> tuple[int, int]:
         raise ValueError(f"{path}: expected a member at byte {member.header_offset}, got something else.")
     # The lengths of the name and of the extra field, which the directory's copy need not share.
     start = member.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", header[26:30]))
-    if start + member.file_size > path.stat().st_size:
-        raise ValueError(f"{path}: expected {member.file_size} bytes of {member.filename}, got fewer.")
+    if start + member.file_size > n_bytes:
+        raise ValueError(f"{path}: expected {member.file_size} bytes of {member.filename:.100}, got fewer.")
     return start, member.file_size

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 
 from .._checks import check_at_least
+from .._untrusted import read_json
 from ..runs import write_atomically
 from ._shard_headers import Shard, read_header
 
 __all__ = ["ShardedRows", "write_shards"]
 
 _INDEX, _FORMAT = "shards.json", "neurojax shards 1"
-_MAX_INDEX_BYTES = 2**26
+_MAX_SHARDS = 2**16  # so many entries does an index have that read_json accepts
 _MAX_OPEN = 128  # each mapped file holds a file descriptor
 _CHUNK_BYTES = 2**20
 _OWN_NAME = re.compile(r"shard-\d{6,}\.npy")
@@ -30,11 +31,12 @@ _WITH_TOTAL = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>-of-(?P<
 class ShardedRows:
     """The rows of all .npy and .npz files of a folder, as one array that stays on disk.
 
-    Files that differ in one number only, such as ``part-3.npy``, come in the order of that number, others in
-    the order of their names; hidden files and files of other kinds are passed over. Opening reads the headers
-    alone: all files must have rows of one shape and dtype, and the length that their header says. A file
-    that is missing is noticed where ``shards.json`` (written by `write_shards`) lists the files, where names
-    say how many there are (``0003-of-0010``), and where the numbers leave a gap.
+    Files that differ in one number only, such as ``part-3.npy``, come in the order of that number; such sets,
+    and other files, in the order of their names; hidden files and files of other kinds are passed over.
+    Opening reads the headers alone: all files must have rows of one shape and dtype, and the length that
+    their header says. A file that is missing is noticed where ``shards.json`` (written by `write_shards`)
+    lists the files, where names say how many there are (``0003-of-0010``), and where the numbers of a set
+    leave a gap.
 
     An .npz must hold its array as it is (``numpy.savez``); compressed ones are refused. Nothing is
     unpickled.
@@ -75,6 +77,7 @@ class ShardedRows:
         self.folder = Path(folder)
         paths, index = _list(self.folder)
         self._shards: list[Shard] = [read_header(path, name) for path in paths]
+        self._index = index
         _check_alike(self._shards, index)
         first = self._shards[0]
         self._ends = np.cumsum([shard.shape[0] for shard in self._shards])
@@ -83,6 +86,16 @@ class ShardedRows:
         self._map = lru_cache(_MAX_OPEN)(lambda number: self._shards[number].map())
         if verify:
             self._verify(index)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files' names, shapes and dtypes in their order, and of the digests that are listed.
+
+        The rows are not read for it: without ``shards.json``, other rows of the same shape have the same.
+        """
+        files = [[shard.path.name, shard.shape, shard.dtype.str] for shard in self._shards]
+        listed = [entry["sha256"] for entry in (self._index or {}).values()]
+        return _digest([json.dumps([files, listed]).encode()])
 
     @property
     def ndim(self) -> int:
@@ -156,9 +169,11 @@ class ShardedRows:
         if index is None:
             raise ValueError(f"verify: expected {_INDEX} with the digests in {self.folder}, got none.")
         for shard in self._shards:
-            expected, came = index[shard.path.name].get("sha256"), _digest(shard.chunks(_CHUNK_BYTES))
+            expected, came = index[shard.path.name]["sha256"], _digest(shard.chunks(_CHUNK_BYTES))
             if came != expected:
-                raise ValueError(f"{shard.path}: expected rows of digest {expected}, got {came}.")
+                raise ValueError(
+                    f"{shard.path}: expected rows of the digest in {_INDEX}, {expected:.80}, got {came}."
+                )
 
 
 def write_shards(folder: str | Path, rows: Any, rows_per_shard: int) -> ShardedRows:
@@ -170,7 +185,8 @@ def write_shards(folder: str | Path, rows: Any, rows_per_shard: int) -> ShardedR
     Args:
         folder: made if need be; without shards, but for those of a call that did not finish.
         rows: an array or `ShardedRows` (rows, …), or an iterable of such blocks of rows, which need not
-            have equal lengths: only two shards at a time are in memory.
+            have equal lengths: in memory are only those that hold the rows of one shard, which come to
+            less than a shard and two blocks.
         rows_per_shard: rows a file, ≥ 1; the last may have fewer.
 
     Returns:
@@ -178,15 +194,19 @@ def write_shards(folder: str | Path, rows: Any, rows_per_shard: int) -> ShardedR
 
     Raises:
         ValueError: for no rows, a block of another row shape or dtype than the first (says which), values
-            that are not numbers, and a folder that holds shards already.
+            that are not numbers, more than 65,536 shards, and a folder that holds shards already.
         OSError: if the folder cannot be written to.
     """
     check_at_least("rows_per_shard", rows_per_shard, 1)
     folder, entries = Path(folder), []
-    for shard in _regroup(_blocks(rows, rows_per_shard), rows_per_shard):
+    for parts in _regroup(_blocks(rows, rows_per_shard), rows_per_shard):
         if not entries:
             _prepare(folder)
-        entries.append(_write_shard(folder / f"shard-{len(entries):06d}.npy", shard))
+        if len(entries) == _MAX_SHARDS:
+            raise ValueError(
+                f"rows_per_shard: expected at most {_MAX_SHARDS} shards of it, got more: {rows_per_shard}."
+            )
+        entries.append(_write_shard(folder / f"shard-{len(entries):06d}.npy", parts))
     if not entries:
         raise ValueError("rows: expected at least one row, got none.")
     _write_index(folder, entries, is_complete=True)
@@ -215,33 +235,44 @@ def _list(folder: Path) -> tuple[list[Path], dict[str, dict] | None]:
 def _check_names(folder: Path, source: str, found: set[str], expected: set[str]) -> None:
     for what, names in (("no", expected - found), ("also", found - expected)):
         if names:
-            shown = ", ".join(sorted(names)[:4]) + (", …" if len(names) > 4 else "")
+            shown = ", ".join(f"{name:.100}" for name in sorted(names)[:4]) + (
+                ", …" if len(names) > 4 else ""
+            )
             raise ValueError(f"{folder}: expected the shards that {source}, got {what} {shown}.")
 
 
 def _in_order(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    """Return numbered shards by number, none of which may be missing; others as they are."""
-    names = [path.name for path in paths]
-    parts = [_WITH_TOTAL.fullmatch(name) or _NUMBERED.fullmatch(name) for name in names]
-    frames = {(part["before"], part["after"], part.re) if part else None for part in parts}
-    if len(frames) != 1 or None in frames:
-        return list(paths)
-    by_number = {int(part["number"]): path for part, path in zip(parts, paths, strict=True) if part}
+    """Return shards by the names before their numbers, then by number; of none may a number be missing."""
+    parts = [(_WITH_TOTAL.fullmatch(path.name) or _NUMBERED.fullmatch(path.name), path) for path in paths]
+    sets = {}
+    for part, path in parts:
+        frame = (part["before"], part["after"]) if part else (path.name, None)
+        sets.setdefault(frame, []).append((int(part["number"]) if part else 0, path))
+    ordered = []
+    for (_, after), members in sorted(sets.items(), key=lambda item: item[0][0]):
+        if after is not None:
+            _check_numbers(folder, dict(members), len(members))
+        ordered += [path for _, path in sorted(members)]
+    return ordered
+
+
+def _check_numbers(folder: Path, by_number: dict[int, Path], n_paths: int) -> None:
+    """Check that shards whose names differ in a number only are all there, each once."""
     first, last = min(by_number), max(by_number)
-    total = _WITH_TOTAL.fullmatch(names[0])
+    name = by_number[first].name
+    total = _WITH_TOTAL.fullmatch(name)
     if total:
         n_expected = int(total["total"])
         first = 1 if n_expected in by_number else 0
         last = first + n_expected - 1
     missing = islice((number for number in range(first, last + 1) if number not in by_number), 4)
     shown = [f"{number}" for number in missing]
-    if shown or not len(paths) == len(by_number) == last - first + 1:
+    if shown or not n_paths == len(by_number) == last - first + 1:
         raise ValueError(
-            f"{folder}: expected shards ({names[0]}, …) with every number from {first} to {last} once, got "
-            f"{len(paths)} shards; missing: {', '.join(shown) or 'none'};"
+            f"{folder}: expected shards ({name}, …) with every number from {first} to {last} once, got "
+            f"{n_paths} shards; missing: {', '.join(shown) or 'none'};"
             " where numbers are no count, name the files otherwise."
         )
-    return [by_number[number] for number in sorted(by_number)]
 
 
 def _check_alike(shards: Sequence[Shard], index: dict[str, dict] | None) -> None:
@@ -255,29 +286,38 @@ def _check_alike(shards: Sequence[Shard], index: dict[str, dict] | None) -> None
         said = index and index[shard.path.name]
         came = {"shape": list(shard.shape), "dtype": shard.dtype.str}
         if said and {name: said.get(name) for name in came} != came:
-            raise ValueError(f"{shard.path}: expected what {_INDEX} says, {said}, got {came}.")
+            raise ValueError(f"{shard.path}: expected what {_INDEX} says, {said!r:.400}, got {came}.")
 
 
 def _read_index(path: Path) -> dict[str, dict] | None:
     """Return the entries of the index by name; they are compared with the files, never opened by name."""
-    if not path.exists():
-        return None
-    if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise ValueError(f"{path}: expected at most {_MAX_INDEX_BYTES} bytes, got {path.stat().st_size}.")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        entries = {entry["name"]: dict(entry) for entry in index["shards"]}
-        is_known, is_complete = index["format"] == _FORMAT, index["is_complete"]
-    # Nested too deep, not text, of another form: it means the same here.
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected an index of write_shards, got another ({type(error).__name__}: {error})."
-        ) from error
-    if not is_known or len(entries) != len(index["shards"]):
-        raise ValueError(f"{path}: expected the format {_FORMAT!r} and each name once, got another.")
-    if is_complete is not True or not entries:
+        index = read_json(path)
+    except FileNotFoundError:
+        return None
+    shards = index.get("shards") if isinstance(index, dict) else None
+    if not isinstance(shards, list) or index.get("format") != _FORMAT:
+        raise ValueError(f"{path}: expected an index of write_shards of format {_FORMAT!r}, got another.")
+    for number, entry in enumerate(shards):
+        if not _is_entry(entry):
+            raise ValueError(
+                f"{path}: expected entry {number} to have a name, a shape (positive whole numbers), a dtype "
+                f"and a sha256, got {entry!r:.200}."
+            )
+    entries = {entry["name"]: entry for entry in shards}
+    if len(entries) != len(shards):
+        raise ValueError(f"{path}: expected each name once, got {len(shards)} of {len(entries)} names.")
+    if index.get("is_complete") is not True or not entries:
         raise ValueError(f"{path}: expected shards of a write_shards that finished; call it again.")
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or set(entry) != {"name", "shape", "dtype", "sha256"}:
+        return False
+    texts, shape = [entry[name] for name in ("name", "dtype", "sha256")], entry["shape"]
+    are_sizes = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    return are_sizes and all(isinstance(text, str) for text in texts)
 
 
 def _digest(chunks: Iterable[Any]) -> str:
@@ -290,50 +330,49 @@ def _digest(chunks: Iterable[Any]) -> str:
 def _blocks(rows: Any, size: int) -> Iterator[np.ndarray]:
     """Return blocks of rows that are alike."""
     is_whole = isinstance(rows, (np.ndarray, jax.Array, ShardedRows))
-    first = None
     given = (rows[at : at + size] for at in range(0, len(rows), size)) if is_whole else rows
+    form = None
     for number, block in enumerate(map(np.asarray, given)):
-        first = block if first is None else first
+        form = form or (block.shape[1:], block.dtype)
         if block.ndim == 0 or block.dtype.kind not in "biuf" or 0 in block.shape[1:]:
             raise ValueError(
                 f"rows: expected blocks (rows, …) of real numbers, got shape {block.shape} and dtype "
                 f"{block.dtype} in block {number}."
             )
-        if (block.shape[1:], block.dtype) != (first.shape[1:], first.dtype):
+        if (block.shape[1:], block.dtype) != form:
             raise ValueError(
-                f"rows: expected rows of shape {first.shape[1:]} and dtype {first.dtype}, got "
+                f"rows: expected rows of shape {form[0]} and dtype {form[1]}, got "
                 f"{block.shape[1:]} and {block.dtype} in block {number}."
             )
         yield block
 
 
-def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Return the same rows in blocks of ``size``, the last one perhaps shorter."""
+def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Return the same rows as parts that together have ``size`` rows, the last ones perhaps fewer."""
     kept, n_kept = [], 0
     for block in blocks:
         while len(block):
-            part, block = block[: size - n_kept], block[size - n_kept :]
-            kept.append(part)
-            n_kept += len(part)
+            n_new = min(len(block), size - n_kept)
+            kept.append(block[:n_new])
+            n_kept, block = n_kept + n_new, block[n_new:]
             if n_kept == size:
-                yield np.concatenate(kept)
-                kept, n_kept = [], 0
+                yield kept
+                # In place: what took them may hold the list while the next block is made.
+                kept.clear()
+                n_kept = 0
     if n_kept:
-        yield np.concatenate(kept)
+        yield kept
 
 
 def _prepare(folder: Path) -> None:
     """Have an empty folder that is marked as unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [path for path in folder.iterdir() if path.suffix in (".npy", ".npz")]
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        is_ours = index["format"] == _FORMAT and index["is_complete"] is False
-    except Exception:
-        is_ours = False
-    if (found or (folder / _INDEX).exists()) and not is_ours:
+    index = folder / _INDEX
+    if (found or index.exists()) and not _is_unfinished(index):
         raise ValueError(
-            f"folder: expected one without shards, got {folder} with {len(found)} .npy or .npz files."
+            f"folder: expected one without shards, got {folder} with {len(found)} .npy or .npz files"
+            f"{f' and {_INDEX}' if index.exists() else ''}."
         )
     for path in found:
         if _OWN_NAME.fullmatch(path.name):
@@ -341,13 +380,35 @@ def _prepare(folder: Path) -> None:
     _write_index(folder, [], is_complete=False)
 
 
-def _write_shard(path: Path, rows: np.ndarray) -> dict[str, Any]:
-    rows = np.ascontiguousarray(rows)
-    write_atomically(path, lambda file: np.lib.format.write_array(file, rows, allow_pickle=False))
-    digest = _digest([rows.reshape(-1).view(np.uint8).data])
-    return {"name": path.name, "shape": list(rows.shape), "dtype": rows.dtype.str, "sha256": digest}
+def _is_unfinished(index: Path) -> bool:
+    """Whether this is the index of a call that did not finish."""
+    try:
+        content = read_json(index)
+    except (ValueError, OSError):
+        return False
+    has_format = isinstance(content, dict) and content.get("format") == _FORMAT
+    return has_format and content.get("is_complete") is False
+
+
+def _write_shard(path: Path, parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    dtype = parts[0].dtype
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    total = hashlib.sha256()
+
+    def write(file: Any) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            values = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            file.write(values)
+            total.update(values)
+
+    write_atomically(path, write)
+    return {"name": path.name, "shape": list(shape), "dtype": dtype.str, "sha256": total.hexdigest()}
 
 
 def _write_index(folder: Path, entries: list[dict], *, is_complete: bool) -> None:
-    text = json.dumps({"format": _FORMAT, "is_complete": is_complete, "shards": entries}, indent=1)
+    head = json.dumps({"format": _FORMAT, "is_complete": is_complete})[:-1]
+    lines = ",\n ".join(map(json.dumps, entries))
+    text = f'{head}, "shards": [\n {lines}\n]}}\n'
     write_atomically(folder / _INDEX, lambda file: file.write(text.encode()))
