@@ -297,10 +297,10 @@ class CheckpointStore:
     def _restore(self, step: int, item: str, **settings: Any) -> Any:
         import orbax.checkpoint as ocp
 
-        # By the readers themselves: the manager's way has all processes meet, whom one that fails never meets.
-        path = self.run.checkpoint_path / str(step) / item
+        # By the readers themselves: the manager has all processes meet, which one that fails never does.
+        path = self._manager.directory / str(step) / item
         if item == "meta":
-            return ocp.JsonCheckpointHandler().restore(path, ocp.args.JsonRestore(**settings))
+            return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore(**settings))
         return ocp.PyTreeCheckpointHandler().restore(path, args=ocp.args.PyTreeRestore(**settings))
 
     def _snapshot(self, meta: dict[str, Any], arrays: dict[str, np.ndarray], learner: Any) -> Snapshot:

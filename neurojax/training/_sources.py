@@ -32,7 +32,8 @@ _MOST_ROWS = 2**31 - 1  # the number of a row is an int32
 class BatchIterator(Protocol):
     """An iterator over batches that knows its position, as Grain's iterators do.
 
-    ``get_state`` returns bytes, or anything that JSON can hold; ``set_state`` takes it back.
+    ``get_state`` returns bytes, or anything that JSON can hold; ``set_state`` takes it back. What a mapping
+    ``settings`` says of the data, if there is one, must be the same in a resumed run and in all processes.
     """
 
     def __iter__(self) -> Any:
