@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from streams import ROWS, cut, write_five
 
-from neurojax.data import ShardedRows, batches, write_shards
+from neurojax.data import ShardedRows, _shards, batches, write_shards
 from neurojax.penalties import L1
 from neurojax.sparse_coding import encode_stream, random_dictionary
 
@@ -419,3 +419,18 @@ def test_encode_stream_reads_shards_by_their_numbers(tmp_path):
     came = encode_stream(dictionary, shards, L1(0.1), output=tmp_path / "codes.npy", **settings)
     expected = encode_stream(dictionary, rows, L1(0.1), **settings)
     np.testing.assert_array_equal(came.value, expected.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a system that cannot be told")
+def test_what_memory_cannot_keep_is_forgotten_and_read_all_the_same(tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    write_shards(tmp_path, rows, rows_per_shard=1000)
+    told = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: told.append(arguments[1:]))
+    np.testing.assert_array_equal(ShardedRows(tmp_path)[10:2500], rows[10:2500])
+    assert not told
+    monkeypatch.setattr(_shards, "memory_size", lambda: 2 * rows.nbytes - 1)
+    np.testing.assert_array_equal(ShardedRows(tmp_path)[10:2500], rows[10:2500])
+    offset = 128  # of the rows in each file
+    ranges = [(offset + 320, 31_680), (offset, 32_000), (offset, 16_000)]
+    assert told == [(*one, os.POSIX_FADV_DONTNEED) for one in ranges]

@@ -90,12 +90,12 @@ class ContrastiveObjective(AbstractObjective):
         samples, state, metrics = self.negative_phase.draw(constant(model), state, batch, key)
         data_energy = jnp.mean(free_energies(model, batch))
         loss = data_energy - jnp.mean(free_energies(model, samples))
-        activity = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)
+        hidden = jax.nn.sigmoid(model.hidden_input(batch))
         if not is_zero(self.weight_decay):
             loss = loss + 0.5 * self.weight_decay * jnp.sum(model.weights**2)
         if not is_zero(self.sparsity):
-            loss = loss + self.sparsity * activity_divergence(self.sparsity_target, activity)
-        return loss, (state, {"free_energy": data_energy, "hidden_activity": jnp.mean(activity), **metrics})
+            loss = loss + self.sparsity * activity_divergence(self.sparsity_target, jnp.mean(hidden, axis=0))
+        return loss, (state, {"free_energy": data_energy, "hidden_activity": jnp.mean(hidden), **metrics})
 
 
 class CentredState(NamedTuple):

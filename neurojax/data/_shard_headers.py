@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 
 from .._untrusted import read_whole
 
-__all__ = ["Shard", "read_header"]
+__all__ = ["Shard", "memory_size", "read_header"]
 
 _HEADER_BYTES = 2**16
 _READERS = {
@@ -20,6 +21,14 @@ _READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
+
+
+def memory_size() -> float:
+    """Return the machine's memory in bytes; infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 class Shard(NamedTuple):
@@ -39,16 +48,21 @@ class Shard(NamedTuple):
         """Return the values as a map of the file, read only."""
         return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
 
-    def read_into(self, rows: np.ndarray, first: int) -> None:
+    def read_into(self, rows: np.ndarray, first: int, *, is_kept: bool = True) -> None:
         """Read the rows from number ``first`` on into an array of this dtype.
+
+        Unless ``is_kept``, the system is told to forget them, where it can be: what is read in turn and is
+        more than it can keep only costs it the search for room (half the time of reading, measured).
 
         Raises:
             ValueError: if the file has become shorter.
         """
         target = rows.reshape(-1).view(np.uint8)
         with self.path.open("rb") as file:
-            file.seek(self.offset + first * self.row_bytes)
+            start = file.seek(self.offset + first * self.row_bytes)
             n_read = file.readinto(target.data)
+            if not is_kept and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), start, n_read, os.POSIX_FADV_DONTNEED)
         if n_read != target.size:
             raise ValueError(f"{self.path}: expected {target.size} bytes from row {first} on, got {n_read}.")
 

@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import check_at_least
 from .._untrusted import read_json
 from ..runs import write_atomically
-from ._shard_headers import Shard, read_header
+from ._shard_headers import Shard, memory_size, read_header
 
 __all__ = ["ShardedRows", "write_shards"]
 
@@ -42,9 +42,10 @@ class ShardedRows:
     unpickled.
 
     ``rows[i]`` and ``rows[[3, 1, 2]]`` copy rows out of memory-mapped files, ``rows[a:b]`` reads that range
-    into memory; ``len``, ``shape``, ``dtype``, iteration and ``numpy.asarray`` (all of it) work as for an
-    array. It serves as ``rows`` of ``sparse_coding.encode_stream`` and as the source of `batches`. Threads
-    may share it. Files must not be shortened while they are in use.
+    into memory (of more than half the machine's the system is told not to keep it); ``len``, ``shape``,
+    ``dtype``, iteration and ``numpy.asarray`` (all of it) work as for an array. It serves as ``rows`` of
+    ``sparse_coding.encode_stream`` and as the source of `batches`. Threads may share it. Files must not be
+    shortened while they are in use.
 
     Attributes:
         folder: the folder.
@@ -83,6 +84,9 @@ class ShardedRows:
         self._ends = np.cumsum([shard.shape[0] for shard in self._shards])
         self.shape: tuple[int, ...] = (int(self._ends[-1]), *first.shape[1:])
         self.dtype: np.dtype = first.dtype.newbyteorder("=")
+        self._fits_memory = (
+            sum(shard.shape[0] * shard.row_bytes for shard in self._shards) < memory_size() / 2
+        )
         self._map = lru_cache(_MAX_OPEN)(lambda number: self._shards[number].map())
         if verify:
             self._verify(index)
@@ -161,7 +165,7 @@ class ShardedRows:
             shard = self._shards[number]
             first = start + n_read - int(self._ends[number] - shard.shape[0])
             n_new = min(shard.shape[0] - first, len(rows) - n_read)
-            shard.read_into(rows[n_read : n_read + n_new], first)
+            shard.read_into(rows[n_read : n_read + n_new], first, is_kept=self._fits_memory)
             n_read += n_new
         return rows.astype(self.dtype, copy=False)
 
