@@ -227,7 +227,7 @@ def main() -> None:
 
 
 def _plot(supplied: list[dict], trained: list[dict], encoded: list[dict], demand: float) -> Figure:
-    figure = Figure((11, 3), layout="constrained")
+    figure = Figure((11, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     rates = {row["supply"]: row["rows a second"] for row in supplied}
     rates |= {"demand: fit": demand, "demand: encode_stream": encoded[0]["rows a second"]}
@@ -235,14 +235,16 @@ def _plot(supplied: list[dict], trained: list[dict], encoded: list[dict], demand
     bars = left.barh(list(rates), list(rates.values()), color=colours)
     left.bar_label(bars, [f"{rate:,.0f}" for rate in rates.values()], padding=3)
     left.set(xlabel="rows a second", xscale="log", title="supply and demand")
-    left.margins(x=0.3)
+    left.set_xlim(1e3, 20 * max(rates.values()))
     shares = {row["input of fit"]: 100 * row["share of time in next"] for row in trained}
     bars = right.barh(list(shares), list(shares.values()), color="tab:orange")
     right.bar_label(bars, [f"{share:.2g} %" for share in shares.values()], padding=3)
-    right.set(xlabel="share of fit's time spent waiting for a batch (%)", title="waiting")
-    right.margins(x=0.2)
+    right.set(
+        xlabel="% of the time of fit", title="waiting for a batch", xlim=(0, 1.5 * max(shares.values()))
+    )
     for axes in (left, right):
         axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

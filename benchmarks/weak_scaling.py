@@ -41,6 +41,7 @@ from neurojax.training import _block
 
 DEVICES = (1, 2, 4, 8)
 TASKS = ("encode_batch", "training step")
+QUARTILES = (("lower", 25), ("upper", 75))
 FLAGS = "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -175,7 +176,7 @@ def measure(setting: Setting, repeats: int) -> list[dict[str, Any]]:
         reference = table[-DEVICES.index(n)]["CPU µs a row"] if n > 1 else 1e6 * one
         table.append({
             "task": task, "devices": n, "CPU µs a row": 1e6 * one, "over one device": 1e6 * one / reference,
-            "fastest turn, µs": 1e6 * min(seconds) / n_rows, "slowest turn, µs": 1e6 * max(seconds) / n_rows,
+            **{f"{q} quartile, µs": 1e6 * float(np.percentile(seconds, p)) / n_rows for q, p in QUARTILES},
         })  # fmt: skip
         check(task, said[0], answers[task, 1][0], setting)
     return table
@@ -222,11 +223,11 @@ def _plot(table: list[dict[str, Any]]) -> Figure:
         axes.axhspan(0.9, 1.1, color="0.9", lw=0, label="within 10 %")
         middle = [row["over one device"] for row in rows]
         spread = [
-            [abs(row[f"{end} turn, µs"] / first - row["over one device"]) for row in rows]
-            for end in ("fastest", "slowest")
+            [abs(row[f"{q} quartile, µs"] / first - row["over one device"]) for row in rows]
+            for q, _ in QUARTILES
         ]
         axes.errorbar(
-            DEVICES, middle, spread, fmt="o-", color="#0072B2", capsize=3, label="median, all turns"
+            DEVICES, middle, spread, fmt="o-", color="#0072B2", capsize=3, label="median, quartiles"
         )
         axes.set_xscale("log", base=2)
         axes.set_xticks(DEVICES, [str(n) for n in DEVICES])
