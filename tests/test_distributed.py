@@ -66,18 +66,19 @@ def test_processes_do_what_one_device_does(topology, one_device, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("program", "settings", "tolerance"),
+    ("program", "settings", "tolerance", "topology"),
     [
-        pytest.param("encode", {"solver": "FISTA"}, 5e-3, marks=pytest.mark.slow),
+        pytest.param("encode", {"solver": "FISTA"}, 5e-3, {"n_devices": 4}, marks=pytest.mark.slow),
         # Codes of a gap of 1e-5: other roundings, other steps.
-        pytest.param("encode", {"n_features": 64}, 5e-3, marks=pytest.mark.slow),
+        pytest.param("encode", {"n_features": 64}, 5e-3, {"n_devices": 4}, marks=pytest.mark.slow),
+        pytest.param("encode", {"n_features": 64}, 5e-3, {"n_processes": 2}, marks=pytest.mark.slow),
         # Not by Adam, which makes a step of a rounding where a gradient is near zero.
-        pytest.param("learn", {"by_adam": False}, 1e-3, marks=pytest.mark.slow),
+        pytest.param("learn", {"by_adam": False}, 1e-3, {"n_devices": 4}, marks=pytest.mark.slow),
     ],
 )
-def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, one_device, tmp_path):
+def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, topology, one_device, tmp_path):
     came = mesh_programs.run(
-        program, tmp_path / "atoms.npz", n_model=2, over_atoms=True, n_devices=4, **settings
+        program, tmp_path / "atoms.npz", n_model=2, over_atoms=True, **topology, **settings
     )
     expected = dict(one_device(program, **settings))
     for name in ("n_steps", "residual"):
