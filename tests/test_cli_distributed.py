@@ -41,7 +41,9 @@ PICTURES = {
 }
 # Sums over a batch are added in another order: float32 rounding, and for codes what is made of it by stopping
 # at a relative gap of 1e-3 while learning.
-TOLERANCE = {"sparse-coding": 1e-4, "rbm": 1e-5, "autoencoder": 1e-5}
+# Of the machine, weights agree to 5e-7; its hidden bias moves by the offsets times the weights, a sum of 784
+# such roundings (programs of one device, compiled with and without optimisation, are up to 8e-6 apart there).
+TOLERANCE = {"sparse-coding": 1e-4, "rbm": 1e-4, "autoencoder": 1e-5}
 
 
 @pytest.fixture(scope="module")
