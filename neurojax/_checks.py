@@ -22,7 +22,9 @@ __all__ = [
     "check_shape",
     "check_share",
     "check_size",
+    "differ",
     "is_concrete",
+    "is_elsewhere",
     "is_key",
 ]
 
@@ -35,6 +37,16 @@ def is_concrete(value) -> bool:
 def is_key(array) -> bool:
     """Return whether an array holds typed PRNG keys."""
     return jnp.issubdtype(array.dtype, dtypes.prng_key)
+
+
+def is_elsewhere(value) -> bool:
+    """Return whether a concrete array lies in other processes too: it can be worked on only where it lies."""
+    return isinstance(value, Array) and not value.is_fully_addressable
+
+
+def differ(one, other) -> bool:
+    """Return whether two plain values differ; NaN is the same as NaN."""
+    return one != other and repr(one) != repr(other)
 
 
 def check_kind(name: str, value, kind: type) -> None:
@@ -68,10 +80,7 @@ def check_finite(name: str, value) -> None:
     """Raise ``ValueError`` if a concrete ``value`` holds NaN or infinity."""
     if not is_concrete(value):
         return
-    is_elsewhere = (
-        isinstance(value, Array) and not value.is_fully_addressable
-    )  # in part: counted where it lies
-    finite = jnp.isfinite(value) if is_elsewhere else np.isfinite(np.asarray(value))
+    finite = jnp.isfinite(value) if is_elsewhere(value) else np.isfinite(np.asarray(value))
     if count := int((~finite).sum()):
         raise ValueError(f"{name}: expected finite numbers, got {count} that are NaN or infinite.")
 

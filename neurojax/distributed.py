@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ._checks import check_at_least, is_concrete, is_key
+from ._checks import check_at_least, differ, is_concrete, is_elsewhere, is_key
 
 __all__ = [
     "DATA",
@@ -212,7 +212,7 @@ def over_rows(
         return functools.partial(function, *shared)
     arrays, static = eqx.partition(shared, eqx.is_array)
     rows = PartitionSpec(DATA)
-    mapped = jax.shard_map(  # inside jit: outside, JAX wants every axis of the mesh named
+    mapped = jax.shard_map(
         lambda arrays, trees: function(*eqx.combine(arrays, static), *trees),
         mesh=chosen,
         in_specs=(PartitionSpec(), rows),
@@ -223,7 +223,7 @@ def over_rows(
 
     def run(*trees):
         _check_divisible(name, trees[0], n_shards(chosen))
-        return jax.jit(mapped)(arrays, trees)
+        return jax.jit(mapped)(arrays, trees)  # without jit JAX wants every axis of the mesh named
 
     return run
 
@@ -235,7 +235,7 @@ def gather(tree: Any) -> Any:
     """
 
     def fetch(leaf):
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        if not is_elsewhere(leaf):
             return leaf
         if is_key(leaf):
             return jax.random.wrap_key_data(fetch(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
@@ -320,7 +320,7 @@ def check_same_settings(name: str, settings: Mapping[str, Any]) -> None:
     for number, other in enumerate(everyone):
         for key in sorted(set(everyone[0]) | set(other)):
             first, here = everyone[0].get(key, "nothing"), other.get(key, "nothing")
-            if first != here and repr(first) != repr(here):  # NaN is the same as NaN
+            if differ(first, here):
                 raise ValueError(
                     f"{name}: expected the same in all processes, but {key} is {first!r} in process 0 and "
                     f"{here!r} in process {number}."

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from neurojax._checks import is_key
+from neurojax._checks import differ, is_key
 
-__all__ = ["ABSENT", "as_numpy", "as_plain", "changed_settings", "differ", "plain_settings"]
+__all__ = ["ABSENT", "as_numpy", "as_plain", "changed_settings", "plain_settings"]
 
 ABSENT = "nothing"
 
@@ -37,11 +37,6 @@ def as_plain(value):
     if isinstance(value, (Path, enum.Enum, complex)):
         return str(value)
     return getattr(value, "__name__", type(value).__name__)
-
-
-def differ(one, other) -> bool:
-    """Return whether two plain values differ; NaN is the same as NaN."""
-    return one != other and repr(one) != repr(other)
 
 
 def plain_settings(config) -> dict[str, Any]:

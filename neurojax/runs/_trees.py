@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurojax._checks import is_key
+from neurojax._checks import differ, is_key
 
-from ._settings import ABSENT, as_numpy, as_plain, differ
+from ._settings import ABSENT, as_numpy, as_plain
 
 __all__ = [
     "ARRAYS",

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rank, check_real, check_shape, check_size, is_concrete
+from .._checks import (
+    check_at_least,
+    check_rank,
+    check_real,
+    check_shape,
+    check_size,
+    is_concrete,
+    is_elsewhere,
+)
 from .._precision import product
 from .._proximal import require_value
 from .._rows import unit_rows
@@ -101,8 +109,7 @@ def check_atoms(atoms) -> None:
     """Raise ``ValueError`` for the first row of concrete ``atoms`` that is zero or not finite."""
     if not is_concrete(atoms):
         return
-    is_elsewhere = isinstance(atoms, jax.Array) and not atoms.is_fully_addressable  # in part
-    rows, xp = (atoms, jnp) if is_elsewhere else (np.asarray(atoms), np)
+    rows, xp = (atoms, jnp) if is_elsewhere(atoms) else (np.asarray(atoms), np)
     for fault, bad in (("not finite", ~xp.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
         bad = gather(bad)
         if bad.any():

@@ -130,6 +130,11 @@ def _named(history: History) -> dict[str, np.ndarray]:
     return {f"history {name}": array for name, array in history.to_arrays().items()}
 
 
+def _first(failure: str | None) -> str | None:
+    """Return the first process's failure, in all of them; all must ask."""
+    return next((each for each in all_processes(failure) if each is not None), None)
+
+
 class CheckpointStore:
     """The checkpoints of one run folder, and its ``metrics.jsonl``."""
 
@@ -205,12 +210,13 @@ class CheckpointStore:
                 with self.run.metrics_path.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps(row) + "\n" for row in snapshot.history.rows(self.n_rows))
             except OSError as error:
-                failure = error
-        if any_process(failure is not None):
+                failure = str(error)
+        failure = _first(failure)
+        if failure is not None:
             raise OSError(
                 f"checkpoint.folder: {self.run.metrics_path} could not be written ({failure}); the "
                 f"checkpoint of step {snapshot.step} is whole, and the same call goes on from there."
-            ) from failure
+            )
         self.n_rows = len(snapshot.history)
 
     def restore(self, learner: Any) -> Snapshot | None:
@@ -261,7 +267,7 @@ class CheckpointStore:
         # Whatever a damaged file makes its reader raise, it means the same here.
         except Exception as error:
             failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        failure = next((each for each in all_processes(failure) if each is not None), None)
+        failure = _first(failure)
         if failure is not None:
             raise _CorruptError(failure)
         if meta["format"] != _FORMAT:
