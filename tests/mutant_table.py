@@ -1,7 +1,7 @@
 """The table of faults that the tests must catch: `tests/mutants.toml`, read, checked, and written.
 
-A fault is one edit of one file of the package: a snippet that occurs exactly once, and its replacement. A fault
-that changes nothing a caller can see, or with which nothing would run, is struck out with the reason.
+A fault is one edit of one file of the package: a snippet that occurs exactly once, and its replacement. A
+fault that changes nothing a caller can see, or with which nothing would run, is struck out with the reason.
 """
 
 import ast
