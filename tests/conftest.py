@@ -1,6 +1,8 @@
-"""Shared fixtures: double precision on request, and messages seen as a user without type checks sees them."""
+"""Quick compilation for all tests; shared fixtures: double precision on request, messages without type checks."""
 
 import os
+import shutil
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -8,18 +10,39 @@ import pooch
 import pytest
 from threadpoolctl import threadpool_limits
 
-# Compile in a third of the time, as most functions of the tests run once: machine code that is not optimised,
-# and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so those
-# that may go are set only for the versions that are known to have them.
+# Most functions of the tests run once, so the tests compile in a third of the time: machine code that is not
+# optimized, and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so
+# the flags that may disappear are set only for the versions that are known to have them.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
+# Compiled programs are kept from run to run, and shared by the workers and by the processes that tests start.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+COMPILED_LIMIT = 1_000_000_000  # bytes
+CACHE = {
+    "jax_compilation_cache_dir": str(COMPILED),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
 
 def pytest_configure(config):
-    """Have the default run compile quickly; slow tests run what users run."""
+    """Have the default run compile quickly and keep what it compiled; slow tests run what users run."""
     if config.option.markexpr == "not slow":
         os.environ["XLA_FLAGS"] = f"{QUICK_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
+    if not hasattr(config, "workerinput"):
+        forget_too_much()
+    # In the environment for the processes that tests start, in the configuration for this one.
+    for name, value in CACHE.items():
+        os.environ.setdefault(name.upper(), str(value))
+        jax.config.update(name, type(value)(os.environ[name.upper()]))
+
+
+def forget_too_much():
+    """Empty the folder of compiled programs when it has grown over its limit, before any worker starts."""
+    if COMPILED.exists() and sum(path.stat().st_size for path in COMPILED.iterdir()) > COMPILED_LIMIT:
+        shutil.rmtree(COMPILED)
 
 
 @pytest.fixture(scope="session", autouse=True)
