@@ -3,13 +3,13 @@
     python tests/mutants.py check                       # every entry can still be run
     python tests/mutants.py run                         # all of them: at least 95 % must be caught
     python tests/mutants.py run --sample 15             # as many, chosen at random, for a quick look
-    python tests/mutants.py run --until first           # only the tests of each fault's own sub-package
+    python tests/mutants.py run --until part            # only the tests of each fault's own sub-package
     python tests/mutants.py draw --seed 1 --number 20   # propose new faults; --add stores them
 
 Each fault is written into its own copy of the tree, whose tests then run until one fails: the test that
-caught the fault last time, the tests of its sub-package, the rest of the default run, and, if it survives
-these, the slow tests. A test that does not end has failed, too. At the end, the tests that failed run once
-more without any fault, because a test that fails there catches nothing. All runs share one compilation cache.
+caught the fault last time, those nearest to its module, those of its sub-package, the rest of the default
+run, and, if it survives these, the slow tests. A test that does not end has failed, too. At the end, the
+tests that failed run once more without any fault, because a test that fails there catches nothing.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from mutant_drawing import draw
 from mutant_table import ROOT, TABLE, Fault, complaints, read_table, write_table
 
 LEAST_SHARE = 0.95
-STAGES = ("first", "rest", "slow")
-TIMEOUTS = {"known": 120, "first": 400, "rest": 1500, "slow": 2400}  # seconds
+TIMEOUTS = {"known": 120, "near": 300, "part": 600, "rest": 1500, "slow": 2400}  # seconds, for each stage
+N_NEAR = 3  # test files
 OWN_TESTS = "tests/test_mutants.py"  # it reads the faulty lines themselves, and would catch every fault
 # The tests of each sub-package, besides those in a folder or in files of its own name.
 TESTS = {
@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def is_caught_by_default(self) -> bool:
-        return self.stage in ("known", "first", "rest")
+        return self.stage not in ("", "slow")
 
 
 @contextlib.contextmanager
@@ -83,11 +83,10 @@ def copy_tree(target: Path, library: Path, tests: Path) -> None:
 
 def pytest_in(tree: Path, cache: Path, timeout: float, arguments: Iterable[str]) -> tuple[int, str]:
     """Run pytest in one process on a tree; return its exit status (-1 if the time is up) and its output."""
-    environment = {
+    environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        **os.environ,
         "PYTHONPATH": str(tree),
         "TMPDIR": str(tree / "tmp"),
     }
@@ -152,14 +151,20 @@ def doctests(tree: Path, files: Iterable[str] | None = None) -> list[str]:
 def stages(fault: Fault, tree: Path, until: str) -> Iterable[tuple[str, list[str]]]:
     """Yield the stages of a fault in their order, each with the arguments of pytest."""
     first = first_tests(fault, tree)
-    every = [*test_files(tree), *doctests(tree)]
+    n_near = N_NEAR + (fault.file in first)
+    rest = [file for file in (*test_files(tree), *doctests(tree)) if file not in first]
     if fault.caught_by:
         yield "known", [fault.caught_by]
-    yield "first", first
-    if until in ("rest", "slow"):
-        yield "rest", [file for file in every if file not in first]
-    if until == "slow":
-        yield "slow", ["-m", "slow", *first, *(file for file in every if file not in first)]
+    for stage, arguments in (
+        ("near", first[:n_near]),
+        ("part", first[n_near:]),
+        ("rest", rest),
+        ("slow", ["-m", "slow", *first, *rest]),
+    ):
+        if arguments:
+            yield stage, arguments
+        if stage == until:
+            return
 
 
 def run_fault(fault: Fault, master: Path, cache: Path, until: str) -> Outcome:
@@ -205,7 +210,7 @@ def run_all(faults: list[Fault], arguments: argparse.Namespace) -> list[Outcome]
         master = folder / "master"
         master.mkdir()
         copy_tree(master, ROOT, arguments.tests_from)
-        cache = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", arguments.cache or folder / "cache"))
+        cache = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", ROOT / ".pytest_cache" / "compiled"))
         with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
             runs = [pool.submit(run_fault, fault, master, cache, arguments.until) for fault in faults]
             for done in concurrent.futures.as_completed(runs):
@@ -300,9 +305,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed of the sample")
     add("--names", nargs="+", default=[], help="only these faults; * and ? match as in a shell")
     add("--workers", type=int, default=2, help="number of faults that run side by side")
-    add("--until", choices=STAGES, default="slow", help="the last tests that a fault meets")
+    add("--until", choices=list(TIMEOUTS)[1:], default="slow", help="the last tests that a fault meets")
     add("--tests-from", type=Path, default=ROOT, help="another tree, whose tests meet the faults of this one")
-    add("--cache", type=Path, help="folder of the compilation cache, where it is to be kept")
     add("--json", type=Path, help="file for the outcomes")
     add("--remember", action="store_true", help="store which test caught each fault, to run it first")
     commands.add_parser("check", help="check every entry").set_defaults(command=command_check)
