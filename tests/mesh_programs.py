@@ -18,7 +18,8 @@ N_FEATURES, N_ATOMS = 16, 48
 
 def environments(n_processes, n_devices):
     """Return what each of the processes is to know: its devices, and if there are several, the others."""
-    shared = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    kept = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+    shared = {k: v for k, v in os.environ.items() if k.startswith(kept) or not k.startswith("JAX_")}
     flags = f"--xla_force_host_platform_device_count={n_devices} --xla_backend_optimization_level=0"
     shared |= {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
     if n_processes == 1:
@@ -263,13 +264,73 @@ def wait(mesh, *, folder=None):
     time.sleep(300)
 
 
-def everything(mesh):
-    """Run encode, learn, pcd, vae and chains in one process."""
-    programs = (encode, learn, pcd, vae, chains)
-    return {f"{f.__name__}: {name}": array for f in programs for name, array in f(mesh).items()}
+def several(mesh, *, programs=("encode", "learn", "pcd", "vae", "chains"), **settings):
+    """Run several of the programs in one process; settings of each by its name."""
+    arrays = {name: PROGRAMS[name](mesh, **settings.get(name, {})) for name in programs}
+    return {f"{name}: {key}": array for name in programs for key, array in arrays[name].items()}
 
 
-PROGRAMS = {f.__name__: f for f in (encode, learn, centres, pcd, vae, chains, stream, join, wait, everything)}
+def beside(mesh, **settings):
+    """Run several programs in one process, each on the mesh and without it; name chains that do not divide."""
+    from neurojax import distributed
+
+    came = {f"mesh {key}": array for key, array in several(mesh, **settings).items()}
+    came |= {f"one {key}": array for key, array in several(None, **settings).items()}
+    try:
+        distributed.shard_rows(np.zeros((mesh.size + 1, 2)), mesh, name="chains")
+    except ValueError as error:
+        came["message"] = np.array(str(error))
+    return came
+
+
+def agree(mesh):
+    """Learn in all processes; then have them disagree about one setting after another."""
+    import jax
+
+    from neurojax import distributed
+
+    came = centres(mesh)
+    number = jax.process_index()
+    others = {
+        "number": {"n_steps": 12 - 5 * number},
+        "nothing": {"every": None if number else 5},
+        "array": {"data": f"float32[4] checksum {number}"},
+    }
+    for name, settings in others.items():
+        try:
+            distributed.check_same_settings("fit", {"seed": 0} | settings)
+        except ValueError as error:
+            came[f"message {name}"] = np.array(str(error))
+    return came
+
+
+def pieces(mesh, *, folder):
+    """Save a model in pieces, read it as another model, damage a piece, and go on."""
+    came = {}
+    centres(mesh, over_atoms=True, folder=folder, n_steps=10)
+    try:
+        centres(mesh, over_atoms=True, folder=folder, n_atoms=32)
+    except ValueError as error:
+        came["message"] = np.array(str(error))
+    damage(Path(folder) / "checkpoint" / "10")
+    came |= centres(mesh, over_atoms=True, folder=folder)
+    return came | {f"one {name}": array for name, array in centres(None).items()}
+
+
+def damage(checkpoint, *, is_missing=False):
+    """Flip a bit in the middle of a checkpoint's largest file, or remove it."""
+    piece = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(piece.read_bytes())
+    content[len(content) // 2] ^= 1
+    piece.unlink()
+    if not is_missing:
+        piece.write_bytes(content)
+
+
+PROGRAMS = {
+    f.__name__: f
+    for f in (encode, learn, centres, pcd, vae, chains, stream, join, wait, several, beside, agree, pieces)
+}
 
 
 def main(program, path, settings):

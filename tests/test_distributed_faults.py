@@ -42,6 +42,7 @@ def test_twenty_kills_at_random_moments_change_nothing(topology, tmp_path):
         assert all(came[name].tobytes() == expected[name].tobytes() for name in expected)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_call_goes_on(tmp_path):
     folder = tmp_path / "run"
     settings = {"folder": str(folder), "n_steps": 60, "every": 1000, "without_mesh": True}
@@ -92,16 +93,8 @@ def test_sigterm_ends_a_process_that_is_not_in_fit(tmp_path):
     assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "data_seed",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("seed", "n_steps", "every", "folder", "shards")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["data_seed", "seed", "n_steps", "every", "folder", "shards"])
 def test_other_settings_in_another_process_are_named(what, tmp_path):
     settings, others = {"folder": str(tmp_path / "run")}, {"folder": None, "shards": str(tmp_path / "other")}
     if what == "shards":  # one more of as many rows
@@ -127,27 +120,11 @@ def test_other_settings_in_another_process_are_named(what, tmp_path):
         assert wanted[what] in message
 
 
-def test_a_checkpoint_of_another_model_is_refused_though_it_lies_in_pieces(tmp_path):
-    folder = {"folder": str(tmp_path / "run"), "n_model": 2, "over_atoms": True, "n_devices": 2}
-    mesh_programs.run("centres", tmp_path / "a.npz", n_steps=4, **folder)
-    (process,) = mesh_programs.run("centres", tmp_path / "b.npz", wait=False, n_atoms=32, **folder)
-    message = process.communicate(timeout=120)[1]
-    assert process.returncode
-    assert "first mismatch at leaf" in message
-    assert "expected float32[32, 16], got float32[48, 16]" in message
-
-
-@pytest.mark.parametrize("is_missing", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_damaged_piece_is_seen_and_the_checkpoint_before_is_used(is_missing, tmp_path):
+@pytest.mark.slow
+def test_a_missing_piece_is_seen_and_the_checkpoint_before_is_used(tmp_path):
     folder = {"folder": str(tmp_path / "run"), "n_model": 2, "over_atoms": True, "n_devices": 2}
     mesh_programs.run("centres", tmp_path / "a.npz", n_steps=10, **folder)
-    newest = tmp_path / "run" / "checkpoint" / "10"
-    pieces = sorted(newest.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
-    content = bytearray(pieces[-1].read_bytes())
-    content[len(content) // 2] ^= 1
-    pieces[-1].unlink()
-    if not is_missing:
-        pieces[-1].write_bytes(content)
+    mesh_programs.damage(tmp_path / "run" / "checkpoint" / "10", is_missing=True)
     came = mesh_programs.run("centres", tmp_path / "b.npz", **folder)
     assert (tmp_path / "run" / "corrupt_checkpoint_10").exists()
     assert_same(came, mesh_programs.run("centres", tmp_path / "c.npz", without_mesh=True), 1e-5)
