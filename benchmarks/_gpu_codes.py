@@ -164,12 +164,13 @@ def measure_peer(part: Part, job: Job, name: str, ways: list[Any], truth: np.nda
         if not np.isclose(objective, expected, rtol=1e-3):
             raise SystemExit(f"The answers differ: {name} has {objective}, expected {expected}.")
         timed.append((common.interleaved_medians({"run": run.call}, repeats)["run"], gap))
-    part.add(CODES, row_of(job, name, len(xs), *min(timed), None))
+    seconds, gap = min(timed)
+    part.add(CODES, row_of(job, name, len(xs), seconds, gap, None))
 
 
 def measure_ours(part: Part, job: Job, rate: float, setting: Setting) -> np.ndarray | None:
     """Measure `encode_batch` as called by default, there and on the CPU; return codes of the first rows."""
-    n_atoms, repeats = len(job.atoms), setting.repeats
+    n_atoms, repeats, truth = len(job.atoms), setting.repeats, None
     for tol in TOLS:
         found = part.attempt(
             f"codes, {n_atoms} atoms, gap {tol}", "codes", 30.0,
@@ -177,16 +178,17 @@ def measure_ours(part: Part, job: Job, rate: float, setting: Setting) -> np.ndar
         )  # fmt: skip
         if found is not None:
             part.add(CODES, found[0])
+            truth = found[1][: setting.n_cpu]
     few = job._replace(xs=job.xs[: setting.n_cpu])
     with jax.default_device(jax.devices("cpu")[0]):
         found = part.attempt(
             f"codes on the CPU, {n_atoms} atoms", "codes on the CPU", 20.0,
             lambda: encode_and_certify(few, OURS_ON_CPU, TOLS[1], repeats, rate, setting.cpu_slots),
         )  # fmt: skip
-    if found is None:
-        return None
-    part.add(CODES, found[0] | {"share of product rate": "–"})
-    return found[1]
+    if found is not None:
+        part.add(CODES, found[0] | {"share of product rate": "–"})
+        truth = found[1]
+    return truth
 
 
 def measure_peers(part: Part, job: Job, setting: Setting, truth: np.ndarray) -> None:
