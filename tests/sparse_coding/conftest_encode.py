@@ -1,10 +1,12 @@
 """The library's functions compiled once for each shape and setting; the certificate restated in NumPy."""
 
 import equinox as eqx
+import jax
 import numpy as np
+from sklearn.linear_model import Lasso
 
 from neurojax import convergence, sparse_coding
-from neurojax.sparse_coding import FISTA, ISTA, LCA, CoordinateDescent
+from neurojax.sparse_coding import FISTA, ISTA, LCA, CoordinateDescent, Dictionary
 
 SOLVERS = {
     "ista": ISTA(),
@@ -21,6 +23,23 @@ trace = eqx.filter_jit(convergence.trace)
 encode_path = eqx.filter_jit(sparse_coding.encode_path)
 energy = eqx.filter_jit(sparse_coding.energy)
 duality_gap = eqx.filter_jit(sparse_coding.duality_gap)
+
+
+@eqx.filter_jit
+def encode_rows(atoms, xs, penalty, init=None, **settings):
+    """Map `encode` over the rows."""
+
+    def one(x, init):
+        return sparse_coding.encode(Dictionary(atoms), x, penalty, init=init, **settings)
+
+    return jax.vmap(one, in_axes=(0, None if init is None else 0))(xs, init)
+
+
+def lasso(atoms, x, strength, **settings):
+    """Return scikit-learn's code under L1; strengths per atom by scaling the atoms."""
+    strength = np.broadcast_to(strength, len(atoms))
+    model = Lasso(1 / x.size, fit_intercept=False, tol=1e-14, max_iter=10**6, **settings)
+    return model.fit((atoms / strength[:, None]).T, x).coef_ / strength
 
 
 def relative_gap(atoms, x, code, l1, l2=0.0, is_nonnegative=False):
