@@ -292,7 +292,7 @@ def wander(model, state, batch, key):
     return loss, ({**moved, "key": new}, {name: state[name][0] for name in ("int32", "bool", "bfloat16")})
 
 
-@pytest.mark.parametrize("is_double", [False, True])
+@pytest.mark.parametrize("is_double", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_states_of_every_type_come_back_bit_for_bit(tmp_path, is_double):
     with jax.enable_x64(is_double):
         types = ("int32", "uint8", "bool", "float16", "bfloat16", "float32", "complex64")

@@ -223,6 +223,12 @@ def test_the_fuzzer_sees_memory_that_is_taken(tmp_path, monkeypatch):
         assert len(failures) == n and all(message in failure for failure in failures)
 
 
+@pytest.mark.parametrize("name", fuzz_loaders.LOADERS)
+def test_damaged_files_end_in_documented_errors(name, tmp_path):
+    assert fuzz_loaders.run(name, range(3), 2, tmp_path).failures == []
+
+
+@pytest.mark.slow
 def test_a_thousand_damaged_files_end_in_documented_errors():
     """The committed fuzzer, in small; `python tests/fuzz_loaders.py` runs it at length."""
     script = Path(__file__).with_name("fuzz_loaders.py")
