@@ -7,10 +7,10 @@ import pytest
 from scipy.optimize import least_squares
 
 from neurojax.convergence import Status
-from neurojax.neural_coding import VonMises, circular_errors, fit_von_mises, fit_von_mises_batch, von_mises
+from neurojax.neural_coding import VonMises, fit_von_mises, fit_von_mises_batch, von_mises
 
 ANGLES = np.arange(0, 360, 10.0)
-KINDS = {"one peak": (1, 360), "orientation": (1, 180), "two peaks": (2, 360)}
+KINDS = {"one peak": 1, "two peaks": 2}
 
 
 def truth(n_peaks, period, n_neurons=64, seed=0):
@@ -20,6 +20,11 @@ def truth(n_peaks, period, n_neurons=64, seed=0):
     opposite = amplitude * rng.uniform(0.2, 0.9, n_neurons) * (n_peaks == 2)
     preferred, concentration = rng.uniform(0, period, n_neurons), np.exp(rng.uniform(0, 2.3, n_neurons))
     return VonMises(preferred, concentration, rng.normal(size=n_neurons), amplitude, opposite, period)
+
+
+def degrees_apart(found, expected, period=360):
+    away = np.asarray(found, float) - np.asarray(expected, float)
+    return np.abs(np.mod(away + period / 2, period) - period / 2)
 
 
 def curves_of(tuning, angles):
@@ -38,9 +43,13 @@ def curves_of(tuning, angles):
 
 def fit(curves, kind):
     """Fit 64 curves; one shape and one tolerance, compiled once for each kind."""
-    n_peaks, period = KINDS[kind]
-    angles = ANGLES * (period / 360)
-    return fit_von_mises_batch(curves, angles, n_peaks=n_peaks, period_degrees=period, tol=1e-6)
+    return fit_von_mises_batch(curves, ANGLES, n_peaks=KINDS[kind], tol=1e-6)
+
+
+@jax.jit
+def values_of(tuning):
+    """Draw the curves of 64 neurons."""
+    return jax.vmap(von_mises, (None, 0))(ANGLES, tuning)
 
 
 @eqx.filter_jit
@@ -57,17 +66,19 @@ def fit_and_slope(curve):
 
 def test_the_formula(x64):
     tuning = truth(2, 360)
-    values = jax.vmap(von_mises, (None, 0))(ANGLES, tuning)
-    np.testing.assert_allclose(values, curves_of(tuning, ANGLES), rtol=1e-12)
+    np.testing.assert_allclose(values_of(tuning), curves_of(tuning, ANGLES), rtol=1e-12)
 
 
 def test_baseline_and_amplitude_of_broad_and_of_narrow_tuning(x64):
     """The baseline is what a narrow peak leaves; of a cosine it lies far below every response."""
-    narrow, broad = (VonMises(*np.array([p], float).T) for p in ((0, 50, 1, 3, 0), (0, 0.1, -8, 11, 0)))
-    assert von_mises(180.0, narrow)[0] == pytest.approx(1, abs=1e-12)
+    narrow, broad = (0, 50, 1, 3, 0), (0, 0.1, -8, 11, 0)
+    tuning = VonMises(*np.array([narrow] + [broad] * 63, float).T)
+    of_narrow, of_broad, *_ = np.asarray(values_of(tuning))
+    opposite = np.flatnonzero(ANGLES == 180)
+    assert of_narrow[opposite] == pytest.approx(1, abs=1e-12)
     cosine = 2 + np.cos(np.radians(ANGLES))
-    np.testing.assert_allclose(von_mises(ANGLES, broad), cosine, atol=0.05)
-    assert von_mises(180.0, broad)[0] == pytest.approx(-8 + 11 * np.exp(-0.2))
+    np.testing.assert_allclose(of_broad, cosine, atol=0.05)
+    assert of_broad[opposite] == pytest.approx(-8 + 11 * np.exp(-0.2))
     found = fit_and_slope(cosine)[0].tuning
     assert float(found.concentration) == pytest.approx(0.1)
     assert float(found.baseline) == pytest.approx(-8, abs=0.05)
@@ -76,13 +87,11 @@ def test_baseline_and_amplitude_of_broad_and_of_narrow_tuning(x64):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_noiseless_curves_are_recovered(x64, kind):
-    n_peaks, period = KINDS[kind]
-    tuning = truth(n_peaks, period)
-    found = fit(curves_of(tuning, ANGLES * (period / 360)), kind)
+    tuning = truth(KINDS[kind], 360)
+    found = fit(curves_of(tuning, ANGLES), kind)
     assert np.all(found.status == Status.converged)
     np.testing.assert_allclose(found.r_squared, 1, atol=1e-9)
-    errors = circular_errors(found.tuning.preferred_degrees, tuning.preferred_degrees, period)
-    assert float(errors.max()) < 1e-3
+    assert degrees_apart(found.tuning.preferred_degrees, tuning.preferred_degrees).max() < 1e-3
     for name in ("concentration", "baseline", "amplitude", "opposite_amplitude"):
         np.testing.assert_allclose(
             getattr(found.tuning, name), getattr(tuning, name), atol=1e-3, err_msg=name
@@ -93,14 +102,14 @@ def test_noisy_curves_are_recovered_within_the_standard_error(x64):
     """The errors, in units of the asymptotic standard errors of least squares, have mean 0 and variance 1."""
     noise, parameters = 0.05, np.array([100.0, 2.5, 1.0, 2.0, 1.2])
 
-    @jax.jit
     def curve(values):
-        return von_mises(ANGLES, VonMises(*(values[i] for i in range(5))))
+        return curves_of(VonMises(*values[:, None]), ANGLES)[0]
 
-    jacobian = np.asarray(jax.jit(jax.jacfwd(curve))(parameters))
+    steps = 1e-5 * np.eye(5)
+    jacobian = np.stack([curve(parameters + step) - curve(parameters - step) for step in steps], 1) / 2e-5
     expected = noise * np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
     rng = np.random.default_rng(1)
-    curves = np.asarray(curve(parameters)) + noise * rng.normal(size=(64, len(ANGLES)))
+    curves = curve(parameters) + noise * rng.normal(size=(64, len(ANGLES)))
     found = np.stack(jax.tree.leaves(fit(curves, "two peaks").tuning), -1)
     scaled = (found - parameters) / expected
     assert np.abs(scaled.mean(0)).max() < 4 / np.sqrt(64)
@@ -108,43 +117,70 @@ def test_noisy_curves_are_recovered_within_the_standard_error(x64):
     np.testing.assert_allclose(scaled.var(0), 1, atol=4 * np.sqrt(2 / 64))
 
 
-def scipy_cost(curve, angles, n_peaks):
-    """The least Σ(curve − f)² that SciPy finds from several starts, within the same limits."""
+def best_on_a_grid(curves, n_peaks):
+    """Return the least Σ(curve − f)² over a grid of angles and widths, and the parameters there.
+
+    At each point of the grid the amplitudes are the best that are not negative: those of the least squares
+    of both peaks, or of either peak alone.
+    """
+    preferred, log_concentration = np.arange(0, 360, 4.0), np.linspace(np.log(0.1), np.log(100), 30)
+    grid = [part.ravel() for part in np.meshgrid(preferred, log_concentration, indexing="ij")]
+    phase = np.deg2rad(ANGLES - grid[0][:, None])
+    peaks = [np.exp(np.exp(grid[1])[:, None] * (sign * np.cos(phase) - 1)) for sign in (1, -1)[:n_peaks]]
+    peaks = np.stack(peaks, 1)
+    centred = peaks - peaks.mean(-1, keepdims=True)
+    y = curves - curves.mean(1, keepdims=True)
+    matches, gram = np.einsum("gpb,nb->ngp", centred, y), centred @ centred.swapaxes(1, 2)
+    amplitudes = np.zeros((1 + n_peaks, *matches.shape))
+    for peak in range(n_peaks):
+        amplitudes[peak, ..., peak] = np.maximum(matches[..., peak] / gram[:, peak, peak], 0)
+    if n_peaks == 2:
+        both = np.linalg.solve(gram, matches[..., None])[..., 0]
+        amplitudes[2] = np.where(np.all(both >= 0, -1, keepdims=True), both, 0)
+    saved = 2 * np.sum(amplitudes * matches, -1)
+    saved -= np.einsum("cngp,gpq,cngq->cng", amplitudes, gram, amplitudes)
+    place = [np.unravel_index(of_one.argmax(), of_one.shape) for of_one in saved.swapaxes(0, 1)]
+    points = []
+    for n, (choice, g) in enumerate(place):
+        weights = amplitudes[choice, n, g]
+        points.append([grid[0][g], grid[1][g], np.mean(curves[n] - weights @ peaks[g]), *weights])
+    return np.sum(y**2, 1) - saved.max((0, 2)), points
+
+
+def scipy_cost(curve, start):
+    """The least Σ(curve − f)² that SciPy finds from a start, within the same limits."""
 
     def misfit(p):
-        tuning = VonMises(p[:1], np.exp(p[1:2]), p[2:3], p[3:4], p[4:] if n_peaks == 2 else np.zeros(1))
-        return curves_of(tuning, angles)[0] - curve
+        opposite = p[4:] if len(p) == 5 else np.zeros(1)
+        return curves_of(VonMises(p[:1], np.exp(p[1:2]), p[2:3], p[3:4], opposite), ANGLES)[0] - curve
 
-    lower = [-np.inf, np.log(0.1), -np.inf, 0, 0][: 3 + n_peaks]
-    upper = [np.inf, np.log(100), np.inf, np.inf, np.inf][: 3 + n_peaks]
-    size = np.ptp(curve)
-    starts = [[angle, np.log(k), curve.min(), size, size] for angle in range(0, 360, 120) for k in (2,)]
-    runs = [least_squares(misfit, s[: 3 + n_peaks], bounds=(lower, upper), x_scale="jac") for s in starts]
-    return 2 * min(run.cost for run in runs)
+    lower = [-np.inf, np.log(0.1) - 1e-9, -np.inf, 0, 0][: len(start)]
+    upper = [np.inf, np.log(100) + 1e-9, np.inf, np.inf, np.inf][: len(start)]
+    return 2 * least_squares(misfit, start, bounds=(lower, upper), x_scale="jac").cost
 
 
-@pytest.mark.parametrize("kind", ["one peak", "two peaks"])
-def test_costs_are_those_of_scipy_or_less(x64, kind):
-    n_peaks, period = KINDS[kind]
+@pytest.mark.parametrize("kind", KINDS)
+def test_costs_are_those_of_scipy_from_the_best_of_a_grid(x64, kind):
+    """In loud noise, from its single start: one curve in thirty may end in another minimum, but a near one."""
     noise = np.random.default_rng(2).normal(size=(64, len(ANGLES)))
-    curves = curves_of(truth(n_peaks, period), ANGLES) + noise
+    curves = curves_of(truth(KINDS[kind], 360), ANGLES) + noise
     found = fit(curves, kind)
     costs = (1 - np.asarray(found.r_squared)) * np.sum((curves - curves.mean(1, keepdims=True)) ** 2, 1)
-    theirs = np.array([scipy_cost(curve, ANGLES, n_peaks) for curve in curves[:2]])
-    assert np.all(costs[:2] <= theirs * (1 + 1e-5))
+    best, starts = best_on_a_grid(curves, KINDS[kind])
+    best[:16] = [scipy_cost(*pair) for pair in zip(curves[:16], starts, strict=False)]
+    excess = np.sort(costs / best - 1)
+    assert excess[-3] < 1e-5 and excess[-1] < 0.05
     # R² and parameters describe the same curve.
     np.testing.assert_allclose(np.sum((curves - curves_of(found.tuning, ANGLES)) ** 2, 1), costs, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["one peak", "two peaks"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rotation_scale_and_offset(x64, kind):
-    n_peaks, period = KINDS[kind]
     noise = np.random.default_rng(4).normal(size=(64, len(ANGLES)))
-    curves = curves_of(truth(n_peaks, period), ANGLES) + 0.3 * noise
+    curves = curves_of(truth(KINDS[kind], 360), ANGLES) + 0.3 * noise
     here = fit(curves, kind).tuning
     there = fit(3 * np.roll(curves, 7, 1) - 5, kind).tuning
-    errors = circular_errors(there.preferred_degrees, here.preferred_degrees + 70)
-    assert float(errors.max()) < 1e-3
+    assert degrees_apart(there.preferred_degrees, here.preferred_degrees + 70).max() < 1e-3
     np.testing.assert_allclose(there.concentration, here.concentration, rtol=1e-4)
     np.testing.assert_allclose(there.amplitude, 3 * here.amplitude, rtol=1e-4)
     np.testing.assert_allclose(there.baseline, 3 * here.baseline - 5, atol=1e-3)
@@ -160,23 +196,27 @@ def test_a_batch_is_its_fits_one_by_one(x64):
             np.testing.assert_allclose(many[neuron], one, rtol=1e-6, atol=1e-9)
 
 
-def test_single_precision_and_more_neurons_than_a_chunk():
+def test_orientations_in_single_precision_in_more_than_a_chunk():
     """1030 curves are solved in chunks that are filled up; two of them have no tuning to find."""
-    noise = np.random.default_rng(5).normal(size=(1030, len(ANGLES)))
-    tuning = truth(1, 360, 1030)
-    curves = (curves_of(tuning, ANGLES) + 0.1 * noise).astype(np.float32)
+    noise, angles = np.random.default_rng(5).normal(size=(1030, len(ANGLES))), ANGLES / 2
+    tuning = truth(1, 180, 1030)
+    curves = (curves_of(tuning, angles) + 0.1 * noise).astype(np.float32)
     curves[7], curves[8] = 0.1, np.nan
-    found = fit_von_mises_batch(curves, ANGLES.astype(np.float32))
+    found = fit_von_mises_batch(curves, angles.astype(np.float32), period_degrees=180)
     usual = np.delete(np.arange(1030), [7, 8])
     status, r_squared = np.asarray(found.status), np.asarray(found.r_squared)
     assert r_squared.shape == (1030,) and r_squared.dtype == np.float32
     assert np.all(status[usual] == Status.converged)
     assert status[7] == Status.converged and r_squared[7] == 0 and status[8] == Status.nonfinite
-    left = np.sum((curves - curves_of(found.tuning, ANGLES)) ** 2, 1)
+    left = np.sum((curves - curves_of(found.tuning, angles)) ** 2, 1)
     spread = np.sum((curves - curves.mean(1, keepdims=True)) ** 2, 1)
     np.testing.assert_allclose(r_squared[usual], 1 - left[usual] / spread[usual], atol=1e-5)
     # The truth has 4 parameters that fit no noise: the best fit leaves less than it.
-    assert np.all(left[usual] <= np.sum((curves - curves_of(tuning, ANGLES)) ** 2, 1)[usual] * (1 + 1e-5))
+    assert np.all(left[usual] <= np.sum((curves - curves_of(tuning, angles)) ** 2, 1)[usual] * (1 + 1e-5))
+    preferred = np.asarray(found.tuning.preferred_degrees)[usual]
+    assert np.all((preferred >= 0) & (preferred < 180))
+    # The standard error of an angle is about a degree, larger for weak and broad tuning.
+    assert np.median(degrees_apart(preferred, tuning.preferred_degrees[usual], 180)) < 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -208,9 +248,9 @@ def test_derivatives_of_r_squared(x64):
     assert np.isfinite(fit_and_slope(np.ones(36))[1]).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_arguments(untyped):
+    six = {"curve": np.ones(6), "angles_degrees": np.arange(0, 360, 60.0)}
+    for arguments, message in (
         ({"n_peaks": 3}, "n_peaks: expected 1 or 2, got 3"),
         ({"period_degrees": 90}, "period_degrees: expected 180 or 360, got 90"),
         ({"n_peaks": 2, "period_degrees": 180}, "period_degrees: expected 360 for two peaks"),
@@ -218,8 +258,6 @@ def test_derivatives_of_r_squared(x64):
         ({"angles_degrees": np.full(6, np.inf)}, "angles_degrees: expected finite numbers, got 6"),
         ({"curve": np.ones(3), "angles_degrees": np.ones(3)}, "expected at least 4 angles, got 3"),
         ({"curve": np.ones(6, int)}, "curve: expected real floating-point"),
-    ],
-)
-def test_bad_arguments(untyped, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        fit_von_mises(**({"curve": np.ones(6), "angles_degrees": np.arange(0, 360, 60.0)} | arguments))
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_von_mises(**(six | arguments))
