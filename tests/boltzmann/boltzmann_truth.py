@@ -4,7 +4,6 @@ from itertools import product
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -16,6 +15,17 @@ energies = jax.jit(jax.vmap(jax.vmap(bm.energy, (None, None, 0)), (None, 0, None
 hidden_probabilities = jax.jit(jax.vmap(bm.hidden_probabilities, (None, 0)))
 visible_probabilities = jax.jit(jax.vmap(bm.visible_probabilities, (None, 0)))
 log_partition_exact = jax.jit(bm.log_partition_exact)
+# In one program: the variance's logit is otherwise a dozen of them.
+gaussian_rbm = jax.jit(bm.GaussianBernoulliRBM, static_argnames="variance_bounds")
+
+
+def array(values, dtype=None):
+    """NumPy's numbers on the device, in JAX's default precision if none is given; compiles no program."""
+    return jax.device_put(np.asarray(values, dtype))
+
+
+def zeros(*shape):
+    return array(np.zeros(shape))
 
 
 def binary_states(n):
@@ -44,9 +54,7 @@ def random_parameters(seed, n_visible, n_hidden, scale=1.0):
 
 
 def bernoulli_rbm(seed, n_visible, n_hidden, scale=1.0, dtype=None):
-    return bm.BernoulliRBM(
-        *(jnp.asarray(x, dtype or float) for x in random_parameters(seed, n_visible, n_hidden, scale))
-    )
+    return bm.BernoulliRBM(*(array(x, dtype) for x in random_parameters(seed, n_visible, n_hidden, scale)))
 
 
 def negative_energies(weights, visible_bias, hidden_bias, v, h, variance=None):
