@@ -6,6 +6,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import _common as common
@@ -17,7 +18,7 @@ import roofline
 from _gpu_report import Part
 
 from neurojax.penalties import L1
-from neurojax.sparse_coding import Dictionary, SpaRSA, encode_batch
+from neurojax.sparse_coding import Dictionary, SpaRSA, encode_batch, random_dictionary
 
 TOLS = (1e-4, 1e-5)
 OURS, OURS_ON_CPU = "neurojax encode_batch, float32", "neurojax encode_batch, float32, CPU"
@@ -30,7 +31,7 @@ class Setting(NamedTuple):
     n_patches: int = 100_000
     sizes: tuple[int, ...] = (512, 1024)
     n_slots: tuple[int, ...] = (4096, 16_384, 2048, 32_768)  # besides the default; the likely ones first
-    n_learning_steps: int = 200
+    n_learning_steps: int = 200  # of the dictionaries; 0: random atoms
     n_cpu: int = 5000  # rows of the peers that work through many rows quickly
     n_few: int = 200  # rows of the others
     cpu_slots: int | None = 768  # of the library's own codes on the CPU
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
     side: int = 8192  # of the matrices whose product gives the rate
 
 
-QUICK = Setting(256, (100,), (64,), 10, 256, 20, None, 1, 256)
+QUICK = Setting(256, (100,), (64,), 0, 256, 20, None, 1, 256)
 
 
 class Job(NamedTuple):
@@ -48,6 +49,12 @@ class Job(NamedTuple):
     xs: np.ndarray
     flops_a_block: int  # for one row
     way: str  # how gradients are taken
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """Return a context in which arrays and programs are on the CPU; where they are anyway, nothing changes."""
+    is_there = jax.default_backend() == "cpu"
+    return nullcontext() if is_there else jax.default_device(jax.devices("cpu")[0])
 
 
 def seconds_of(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
@@ -74,8 +81,10 @@ def product_rate(side: int, repeats: int) -> float:
 
 def make_job(train: np.ndarray, test: np.ndarray, n_atoms: int, setting: Setting) -> Job:
     """Learn a dictionary on the CPU, where its programs compile in less time, and draw the patches."""
-    with jax.default_device(jax.devices("cpu")[0]):
-        dictionary = common.learned_dictionary(train, n_atoms, setting.n_learning_steps)
+    with on_cpu():
+        dictionary = random_dictionary(jax.random.key(0), n_atoms, common.PATCH_SIZE**2)
+        if setting.n_learning_steps:
+            dictionary = common.learned_dictionary(train, n_atoms, setting.n_learning_steps)
         xs = common.patches(test, setting.n_patches, seed=11)
         job = roofline.make_job(dictionary, xs[:64], 64)
         flops = roofline.flops_a_block(job, SpaRSA().block_size)
@@ -180,7 +189,7 @@ def measure_ours(part: Part, job: Job, rate: float, setting: Setting) -> np.ndar
             part.add(CODES, found[0])
             truth = found[1][: setting.n_cpu]
     few = job._replace(xs=job.xs[: setting.n_cpu])
-    with jax.default_device(jax.devices("cpu")[0]):
+    with on_cpu():
         found = part.attempt(
             f"codes on the CPU, {n_atoms} atoms", "codes on the CPU", 20.0,
             lambda: encode_and_certify(few, OURS_ON_CPU, TOLS[1], repeats, rate, setting.cpu_slots),

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import rbm_speed
 import roofline
-from _gpu_codes import seconds_of
+from _gpu_codes import on_cpu, seconds_of
 from _gpu_report import Part
 
 from neurojax import autoencoder as ae
@@ -150,7 +150,7 @@ def dictionary_case(xs: np.ndarray, n_atoms: int, batch_size: int, n_updates: in
     """
     dictionary, data = random_dictionary(jax.random.key(0), n_atoms, xs.shape[1]), jnp.asarray(xs)
     n_slots = min(batch_size, max(64, 3 * batch_size // 8))
-    with jax.default_device(jax.devices("cpu")[0]):
+    with on_cpu():
         job = roofline.make_job(dictionary, xs[:64], 64)
     block_size = SpaRSA().block_size
 

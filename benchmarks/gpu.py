@@ -103,6 +103,14 @@ def parts_of(text: str) -> list[str]:
     return [name for name in SHARES if name in names]
 
 
+def compile_quickly() -> None:
+    """Have XLA optimize less, for most of a quick run is compilation; as the tests do (``conftest.py``)."""
+    flags = "--xla_backend_optimization_level=0"
+    if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
+        flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
 def main() -> int:
     """Run the benchmark; return 0, or 1 if a part failed, or 2 if there is no GPU."""
     parser = argparse.ArgumentParser(
@@ -113,9 +121,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a short setting that shows that it works")
     parser.add_argument("--results", type=Path, help="folder in which gpu/ is written")
     chosen = parser.parse_args()
-    if chosen.quick:  # most of a quick run is compilation
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
+    if chosen.quick:
+        compile_quickly()
     has_gpu = jax.default_backend() == "gpu"
     if not has_gpu and not chosen.quick:
         if os.environ.get("NEUROJAX_BENCHMARKS") == "all":

@@ -35,7 +35,7 @@ from neurojax.sparse_coding import (
 from neurojax.training import fit
 
 pytestmark = pytest.mark.gpu
-PENALTY, TOL = L1(0.5), 1e-5
+STRENGTH, TOL = 0.5, 1e-5
 SGD = optax.sgd(0.1)  # one object for all: `fit` compiles anew for another
 
 
@@ -117,13 +117,13 @@ def test_codes_agree_as_far_as_their_certificates_say(both):
     atoms, xs = np.asarray(random_dictionary(jax.random.key(0), 128, 64).atoms), normal(3, 300, 64)
 
     def encode():
-        return encode_batch(Dictionary(jnp.asarray(atoms)), jnp.asarray(xs), PENALTY, tol=TOL)
+        return encode_batch(Dictionary(jnp.asarray(atoms)), jnp.asarray(xs), L1(STRENGTH), tol=TOL)
 
     cpu, gpu = both(encode)
     halves = 0.5 * np.sum(xs.astype(np.float64) ** 2, axis=1)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         wide = Dictionary(jnp.asarray(atoms, jnp.float64))
-        gap = jax.jit(jax.vmap(lambda x, z: duality_gap(wide, x, z, L1(jnp.float64(0.5)))))
+        gap = jax.jit(jax.vmap(lambda x, z: duality_gap(wide, x, z, L1(jnp.float64(STRENGTH)))))
         for solution in (cpu, gpu):
             assert np.all(solution.status == Status.converged)
             gaps = gap(jnp.asarray(xs, jnp.float64), jnp.asarray(solution.value, jnp.float64))
@@ -141,7 +141,7 @@ def test_gradients_through_codes_agree(both):
     @jax.jit
     @partial(jax.grad, argnums=(0, 1))
     def gradient(atoms, rows):
-        penalty = L1(jnp.float64(0.5))
+        penalty = L1(jnp.float64(STRENGTH))
         codes = encode_batch(Dictionary(atoms), rows, penalty, tol=1e-12, gradient=Implicit()).value
         return jnp.mean(jnp.sin(codes))
 
@@ -223,9 +223,9 @@ def test_an_update_of_a_dictionary_agrees(both, rule):
         dictionary, rows, key = Dictionary(jnp.asarray(atoms)), jnp.asarray(xs), jax.random.key(1)
         if rule == "online":
             return fit_dictionary_online(
-                dictionary, PENALTY, rows, n_steps=1, key=key, tol=TOL, progress=False
+                dictionary, L1(STRENGTH), rows, n_steps=1, key=key, tol=TOL, progress=False
             ).model.atoms
-        objective = SparseCodingObjective(PENALTY, tol=TOL)
+        objective = SparseCodingObjective(L1(STRENGTH), tol=TOL)
         fitted = fit(dictionary, objective, rows, optimizer=SGD, n_steps=1, key=key, progress=False)
         return moved(dictionary, fitted.model)
 
