@@ -1,11 +1,14 @@
 """Gradients of the learning rules against exact ones by enumeration and finite differences."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from boltzmann_truth import (
     Given,
+    array,
     bernoulli_rbm,
     enumerate_rbm,
     finite_differences,
@@ -16,21 +19,33 @@ from boltzmann_truth import (
     random_parameters,
     standard_scores,
     state_index,
+    zeros,
 )
 
 from neurojax import boltzmann as bm
 
 KEY = jax.random.key(0)
+SIZES = 4, 3  # of most machines, so that one program serves
 
 
 @jax.jit
+def value_and_gradient(objective, rbm, state, batch, key):
+    return jax.value_and_grad(objective, has_aux=True)(rbm, state, batch, key)
+
+
 def gradient(objective, rbm, state, batch, key):
-    return jax.grad(lambda rbm: objective(rbm, state, batch, key)[0])(rbm)
+    return value_and_gradient(objective, rbm, state, batch, key)[1]
 
 
-@jax.jit
-def value(objective, rbm, state, batch, key):
-    return objective(rbm, state, batch, key)
+@partial(jax.jit, static_argnames="n_keys")
+def over_keys(objective, rbm, state, batch, n_keys):
+    """The gradients of many draws, and the states after them."""
+
+    def one(key):
+        (_, (state_after, _)), came = jax.value_and_grad(objective, has_aux=True)(rbm, state, batch, key)
+        return came, state_after
+
+    return jax.vmap(one)(jax.random.split(KEY, n_keys))
 
 
 def arrays(tree):
@@ -47,12 +62,10 @@ def mean_statistics(rbm, v, variance=1.0):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_gradient_for_given_samples(x64, dtype):
-    rbm = bernoulli_rbm(0, 6, 4, dtype=dtype)
+    rbm = bernoulli_rbm(0, *SIZES, dtype=dtype)
     rng = np.random.default_rng(0)
-    data, samples = rng.random((9, 6)), (rng.random((5, 6)) < 0.4).astype(float)
-    came = gradient(
-        bm.ContrastiveObjective(Given(jnp.asarray(samples, dtype))), rbm, None, jnp.asarray(data, dtype), KEY
-    )
+    data, samples = rng.random((6, 4)), (rng.random((5, 4)) < 0.4).astype(float)
+    came = gradient(bm.ContrastiveObjective(Given(array(samples, dtype))), rbm, None, array(data, dtype), KEY)
     tolerance = 1e-6 if dtype == "float32" else 1e-14
     pairs = zip(mean_statistics(rbm, data), mean_statistics(rbm, samples), arrays(came), strict=True)
     for positive, negative, x in pairs:
@@ -66,7 +79,7 @@ def test_gradient_of_gaussian_units_for_given_samples_with_the_variance(x64):
     rbm = bm.GaussianBernoulliRBM(*map(jnp.asarray, (w, b, c, variance)), variance_bounds=(low, high))
     rng = np.random.default_rng(0)
     data, samples = rng.normal(size=(9, 4)), rng.normal(1, 2, size=(5, 4))
-    came = gradient(bm.ContrastiveObjective(Given(jnp.asarray(samples))), rbm, None, jnp.asarray(data), KEY)
+    came = gradient(bm.ContrastiveObjective(Given(array(samples))), rbm, None, array(data), KEY)
     statistics = [mean_statistics(rbm, v, variance) for v in (data, samples)]
     for positive, negative, x in zip(*statistics, arrays(came), strict=True):
         np.testing.assert_allclose(x, negative - positive, atol=1e-13)
@@ -82,7 +95,7 @@ def test_gradient_of_gaussian_units_for_given_samples_with_the_variance(x64):
 
 
 def bernoulli_and_potts():
-    potts = bm.PottsRBM(*(jnp.asarray(x) for x in random_parameters(3, 6, 3)), n_states=3)
+    potts = bm.PottsRBM(*(array(x) for x in random_parameters(3, 6, 3)), n_states=3)
     return {"bernoulli": (bernoulli_rbm(2, 5, 3), None), "potts": (potts, one_hot_states(2, 3))}
 
 
@@ -91,10 +104,10 @@ def test_samples_from_the_machine_make_the_exact_likelihood_gradient(x64, kind):
     rbm, states = bernoulli_and_potts()[kind]
     truth = enumerate_rbm(*parameters(rbm), v=states)
     rows = np.random.default_rng(1).choice(len(truth.p), 4)
-    batch = jnp.asarray(truth.v[rows])
+    batch = array(truth.v[rows])
     # The gradient is linear in the samples: its mean over all states, each with its probability.
     each = jax.jit(jax.vmap(lambda v: gradient(bm.ContrastiveObjective(Given(v)), rbm, None, batch, KEY)))
-    came = [np.tensordot(truth.p, x, 1) for x in arrays(each(jnp.asarray(truth.v)[:, None]))]
+    came = [np.tensordot(truth.p, x, 1) for x in arrays(each(truth.v[:, None]))]
     expected = finite_differences(
         lambda *p: -enumerate_rbm(*p, v=states).log_p[rows].mean(), list(parameters(rbm))
     )
@@ -120,9 +133,8 @@ def test_contrastive_divergence_on_average_over_its_draws(x64, n_steps):
     data = truth.v[[3, 17, 30]]
     p = np.linalg.matrix_power(truth.transitions, n_steps)[state_index(data)].mean(axis=0)
     objective = bm.ContrastiveObjective(bm.ContrastiveDivergence(n_steps))
-    batch = jnp.asarray(np.repeat(data, 20, axis=0))
-    many = jax.jit(jax.vmap(lambda key: gradient(objective, rbm, None, batch, key)))
-    came = arrays(many(jax.random.split(KEY, 500)))
+    batch = array(np.repeat(data, 20, axis=0))
+    came = arrays(over_keys(objective, rbm, None, batch, 500)[0])
     for x, y in zip(came, expected_gradient(truth, p, data), strict=True):
         assert np.abs(standard_scores(x, y)).max() < 4
     if n_steps == 1:  # nor is it the likelihood's, of which this many draws would tell
@@ -130,43 +142,39 @@ def test_contrastive_divergence_on_average_over_its_draws(x64, n_steps):
         assert np.abs(standard_scores(came[0], exact[0])).max() > 8
 
 
-@pytest.mark.parametrize("n_steps", [1, 2])
-def test_persistent_chains_on_average_over_their_draws(x64, n_steps):
+def test_persistent_chains_on_average_over_their_draws(x64):
+    n_steps = 2  # the first is written out, and the rest a loop; alone it is what the runs of training take
     rbm = bernoulli_rbm(4, 5, 3)
     truth = enumerate_rbm(*parameters(rbm))
     data, start = truth.v[[3, 17, 30]], 5
     p = truth.joint[:, start] / truth.joint[:, start].sum()
     p = p @ np.linalg.matrix_power(truth.transitions, n_steps - 1)
     objective = bm.ContrastiveObjective(bm.PersistentContrastiveDivergence(n_steps))
-    chains = bm.PersistentChains(jnp.asarray(np.repeat(truth.h[[start]], 40, axis=0)))
+    chains = bm.PersistentChains(array(np.repeat(truth.h[[start]], 40, axis=0)))
 
-    @jax.jit
-    @jax.vmap
-    def many(key):
-        _, (state, _) = objective(rbm, chains, jnp.asarray(data), key)
-        return gradient(objective, rbm, chains, jnp.asarray(data), key), state.hidden.mean(axis=0)
-
-    came, hidden = many(jax.random.split(KEY, 500))
+    came, state = over_keys(objective, rbm, chains, array(data), 500)
     for x, y in zip(arrays(came), expected_gradient(truth, p, data), strict=True):
         assert np.abs(standard_scores(x, y)).max() < 4
     # The chains go on from hidden units drawn given the samples.
+    hidden = np.asarray(state.hidden).mean(axis=1)
     assert np.abs(standard_scores(hidden, p @ truth.hidden_given_visible)).max() < 4
 
 
 def test_chains_start_at_fair_coins(x64):
     rbm = bernoulli_rbm(4, 5, 3)
-    chains = jax.jit(lambda: bm.ContrastiveObjective().init(rbm, 4000, KEY))()
+    phase = bm.ParallelTempering(zeros(5), n_temperatures=3)
+    chains, replicas = jax.jit(
+        lambda key: (bm.ContrastiveObjective().init(rbm, 4000, key), phase.init(rbm, 4000, key))
+    )(KEY)
     assert np.abs(standard_scores(chains.hidden, 0.5)).max() < 4
-    phase = bm.ParallelTempering(jnp.zeros(5), n_temperatures=3)
-    replicas = jax.jit(lambda: phase.init(rbm, 4000, KEY))()
     assert replicas.hidden.shape == (3, 4000, 3)
     assert np.abs(standard_scores(np.asarray(replicas.hidden).swapaxes(0, 1), 0.5)).max() < 4
 
 
 @pytest.mark.parametrize(("decay", "strength"), [(0.3, 0.0), (0.0, 2.0), (0.3, 2.0)])
 def test_weight_decay_and_sparsity_by_finite_differences(x64, decay, strength):
-    rbm = bernoulli_rbm(5, 4, 3)
-    batch = np.random.default_rng(2).random((6, 4))
+    rbm = bernoulli_rbm(5, *SIZES)
+    batch = np.random.default_rng(2).random((5, 4))
 
     def penalty(w, b, c):
         q = np.mean(hidden_means(w, b, c, batch), axis=0)
@@ -175,29 +183,27 @@ def test_weight_decay_and_sparsity_by_finite_differences(x64, decay, strength):
 
     # Samples that are the batch cancel the contrast: what is left is the penalty.
     objective = bm.ContrastiveObjective(
-        Given(jnp.asarray(batch)), weight_decay=decay, sparsity=strength, sparsity_target=0.2
+        Given(array(batch)), weight_decay=decay, sparsity=strength, sparsity_target=0.2
     )
-    loss = value(objective, rbm, None, jnp.asarray(batch), KEY)[0]
+    (loss, _), came = value_and_gradient(objective, rbm, None, array(batch), KEY)
     np.testing.assert_allclose(loss, penalty(*parameters(rbm)), rtol=1e-12)
-    came = gradient(objective, rbm, None, jnp.asarray(batch), KEY)
     for x, y in zip(arrays(came), finite_differences(penalty, list(parameters(rbm))), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9)
 
 
 def test_sparsity_of_units_that_are_always_on_is_finite():
-    rbm = bm.BernoulliRBM(jnp.full((3, 2), 1e3), jnp.zeros(3), jnp.array([1e4, -1e4]))
-    batch = jnp.ones((2, 3))
+    rbm = bm.BernoulliRBM(array(np.full((3, 2), 1e3)), zeros(3), array([1e4, -1e4]))
+    batch = array(np.ones((2, 3)))
     objective = bm.ContrastiveObjective(Given(batch), sparsity=1.0)
-    assert np.isfinite(value(objective, rbm, None, batch, KEY)[0])
-    for leaf in jax.tree.leaves(gradient(objective, rbm, None, batch, KEY)):
+    for leaf in jax.tree.leaves(value_and_gradient(objective, rbm, None, batch, KEY)):
         assert np.isfinite(leaf).all()
 
 
 def test_metrics(x64):
-    rbm = bernoulli_rbm(5, 4, 3)
-    data, samples = np.eye(4), np.ones((2, 4))
-    objective = bm.ContrastiveObjective(Given(jnp.asarray(samples)))
-    loss, (state, metrics) = value(objective, rbm, None, jnp.asarray(data), KEY)
+    rbm = bernoulli_rbm(5, *SIZES)
+    data, samples = np.eye(6, 4), np.ones((5, 4))
+    objective = bm.ContrastiveObjective(Given(array(samples)))
+    (loss, (state, metrics)), _ = value_and_gradient(objective, rbm, None, array(data), KEY)
     energy = mean_free_energy(*parameters(rbm), data)
     np.testing.assert_allclose(metrics["free_energy"], energy, rtol=1e-13)
     np.testing.assert_allclose(loss, energy - mean_free_energy(*parameters(rbm), samples), rtol=1e-12)
