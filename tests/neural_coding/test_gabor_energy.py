@@ -12,27 +12,24 @@ from neurojax.training import fit
 
 KEY = jax.random.key(0)
 SHAPE = (32, 40)
-DIRECTIONS = jnp.array([0.0, 30.0, 90.0, 155.0])
+DIRECTIONS = np.float32([0, 30, 90, 155])
+ANGLES, ZEROS = np.arange(0, 360, 5, dtype=np.float32), np.zeros(72, np.float32)
 
 
 def neurons(output="energy", directions=DIRECTIONS):
-    ones = jnp.ones_like(directions)
+    ones = np.ones_like(directions)
+    settings = {"row": 15, "column": 21, "frequency": 0.16, "width_across": 4.5, "width_along": 4.0}
+    settings |= {"amplitude": 3, "baseline": 0.5}
+    arrays = {name: jnp.asarray(value * ones) for name, value in settings.items()}
     return nc.GaborEnergy(
-        row=15 * ones,
-        column=21 * ones,
-        direction_degrees=directions,
-        frequency=0.16 * ones,
-        width_across=4.5 * ones,
-        width_along=4.0 * ones,
-        amplitude=3 * ones,
-        baseline=0.5 * ones,
-        image_shape=SHAPE,
-        output=output,
+        direction_degrees=jnp.asarray(directions), image_shape=SHAPE, output=output, **arrays
     )
 
 
 @eqx.filter_jit
-def respond(model, directions, phases, contrast=1.0):
+def respond(model, directions, phases, contrast=np.float32(1)):  # noqa: B008
+    """Return the responses to 72 gratings, so that the program is one for each output."""
+
     def one(direction, phase):
         image = nc.grating(direction, SHAPE, period=1 / 0.16, phase_degrees=phase, contrast=contrast)
         return model(image)
@@ -40,10 +37,15 @@ def respond(model, directions, phases, contrast=1.0):
     return jax.vmap(one)(directions, phases)
 
 
+@eqx.filter_jit
+def respond_and_slope(model, image):
+    """Return the responses to an image, and the derivative of their sum by the model's parameters."""
+    return model(image), eqx.filter_grad(lambda model: jnp.sum(model(image)))(model)
+
+
 def test_the_formula_restated():
-    image = jax.random.normal(KEY, SHAPE)
-    came, root = neurons()(image), neurons("root")(image)
-    image = np.asarray(image)
+    image = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    came, root = (respond_and_slope(neurons(output), image)[0] for output in ("energy", "root"))
     rows, columns = np.indices(SHAPE)
     for i, degrees in enumerate(DIRECTIONS):
         angle = np.deg2rad(float(degrees))
@@ -60,42 +62,43 @@ def test_the_formula_restated():
 
 @pytest.mark.parametrize("output", ["energy", "root"])
 def test_phase_does_not_matter_and_the_preferred_grating_has_energy_one(output):
-    phases = jnp.arange(0, 360, 30.0)
     for i, direction in enumerate(DIRECTIONS):
-        came = respond(neurons(output), jnp.full_like(phases, direction), phases)[:, i]
+        came = np.asarray(respond(neurons(output), np.full_like(ANGLES, direction), ANGLES))[:, i]
         assert came.max() - came.min() < 2e-3 * came.mean()
         np.testing.assert_allclose(came, 3.5, rtol=3e-3)
 
 
 def test_energy_grows_with_the_square_of_contrast_and_its_root_with_contrast():
-    zeros = jnp.zeros(1)
     for output, share in (("energy", 0.25), ("root", 0.5)):
-        full, half = (respond(neurons(output), zeros, zeros, contrast)[0] - 0.5 for contrast in (1.0, 0.5))
+        full, half = (
+            np.asarray(respond(neurons(output), ANGLES, ZEROS, np.float32(contrast))) - 0.5
+            for contrast in (1, 0.5)
+        )
         np.testing.assert_allclose(half, share * full, rtol=1e-4, atol=1e-5)
 
 
 def test_tuning_peaks_at_the_direction_and_repeats_after_half_a_turn():
-    angles = jnp.arange(0, 360, 5.0)
-    curves = respond(neurons(), angles, jnp.zeros(72))
-    peaks = angles[jnp.argmax(curves, axis=0)]
-    np.testing.assert_array_equal(jnp.mod(peaks, 180), DIRECTIONS)
+    curves = np.asarray(respond(neurons(), ANGLES, ZEROS))
+    peaks = curves.argmax(0)
+    np.testing.assert_array_equal(np.mod(ANGLES[peaks], 180), DIRECTIONS)
     np.testing.assert_allclose(curves[:36], curves[36:], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(jnp.diagonal(curves[jnp.argmax(curves, axis=0) - 18]), 0.5, atol=0.01)
+    np.testing.assert_allclose(np.diagonal(curves[peaks - 18]), 0.5, atol=0.01)
     turned = neurons(directions=DIRECTIONS + 180)
-    np.testing.assert_allclose(respond(turned, angles, jnp.zeros(72)), curves, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(respond(turned, ANGLES, ZEROS), curves, rtol=1e-4, atol=1e-4)
 
 
 def test_uniform_light_has_the_baseline_and_a_finite_gradient():
     for output in ("energy", "root"):
-        image = jnp.full(SHAPE, 7.0)
-        np.testing.assert_allclose(neurons(output)(image), 0.5, atol=1e-4)
-        slopes = eqx.filter_grad(lambda model: jnp.sum(model(0 * image)))(neurons(output))  # noqa: B023
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+        uniform, dark = (np.full(SHAPE, level, np.float32) for level in (7, 0))
+        np.testing.assert_allclose(respond_and_slope(neurons(output), uniform)[0], 0.5, atol=1e-4)
+        for image in (uniform, dark):
+            slopes = respond_and_slope(neurons(output), image)[1]
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
 def test_a_neuron_is_learned_from_its_responses():
     shape, truth = (12, 16), nc.GaborEnergy.random((12, 16), 3, jax.random.key(1), output="root")
-    images = jax.random.normal(jax.random.key(2), (300, *shape))
+    images = np.random.default_rng(2).normal(size=(300, *shape)).astype(np.float32)
     responses = eqx.filter_jit(eqx.filter_vmap(truth))(images)
     start = eqx.tree_at(
         lambda m: (m.row, m.column, m.direction_degrees, m.baseline),

@@ -161,7 +161,7 @@ def scipy_cost(curve, start):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_costs_are_those_of_scipy_from_the_best_of_a_grid(x64, kind):
-    """In loud noise, from its single start: one curve in thirty may end in another minimum, but a near one."""
+    """In loud noise, from a single start: one curve in thirty may end in another minimum, but a near one."""
     noise = np.random.default_rng(2).normal(size=(64, len(ANGLES)))
     curves = curves_of(truth(KINDS[kind], 360), ANGLES) + noise
     found = fit(curves, kind)
