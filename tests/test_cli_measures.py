@@ -2,15 +2,20 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from neurojax import training
+from neurojax.cli import _sparse_coding
 from neurojax.cli._decode_settings import Learning, network_of
 from neurojax.cli._encode import _baselines
 from neurojax.cli._encode_settings import Stimuli
 from neurojax.cli._rbm import _prepare
 from neurojax.cli._rbm_settings import Settings
+from neurojax.cli._sparse_coding_settings import Settings as SparseCodingSettings
+from neurojax.runs import RunFolder
 
 NOTHING = np.zeros(0)
 
@@ -57,3 +62,43 @@ def test_the_weights_of_a_machine_have_the_scale_that_was_asked_for():
     scaled = dataclasses.replace(settings, model=dataclasses.replace(settings.model, weight_scale=0.5))
     found = _prepare(scaled, None).rbm.weights
     np.testing.assert_allclose(found, plain * 0.5 / settings.model.weight_scale, rtol=1e-5)
+
+
+@pytest.fixture
+def sparse_coding_task(monkeypatch):
+    """A run that is about to learn from one image, bright in the columns that are held out."""
+    image = np.random.default_rng(0).uniform(size=(24, 64)).astype(np.float32)
+    image[:, 56:] += 10
+    monkeypatch.setattr(_sparse_coding, "read_images", lambda settings: [image])
+    settings = SparseCodingSettings()
+    learning = dataclasses.replace(settings.learning, n_steps=7, replace_after=3, patience=5, seed=4)
+    settings = dataclasses.replace(
+        settings,
+        learning=learning,
+        data=dataclasses.replace(settings.data, preprocess="none"),
+        model=dataclasses.replace(settings.model, n_atoms=8, patch_size=8),
+    )
+    return settings, _sparse_coding._prepare(settings, None)
+
+
+def test_evaluation_is_on_columns_that_learning_never_sees(sparse_coding_task):
+    _, task = sparse_coding_task
+    assert task.patches.min() > 5
+    assert task.sampler(jax.random.key(0)).max() < 5
+
+
+def test_what_was_asked_of_learning_reaches_it(sparse_coding_task, monkeypatch, tmp_path):
+    settings, task = sparse_coding_task
+    given = {}
+
+    def fit(dictionary, objective, sampler, **settings):
+        given.update(settings)
+        return training.FitResult(dictionary, None, None, training.History())
+
+    monkeypatch.setattr(training, "fit", fit)
+    _sparse_coding._learn(settings, RunFolder(tmp_path), task, None)
+    assert given["after_update"].replace_after == 3
+    assert given["after_update"].objective is task.objective
+    assert (given["n_steps"], given["evaluate"].patience, given["evaluate"].keep_best) == (7, 5, True)
+    assert given["checkpoint"].every == settings.learning.checkpoint_every
+    assert given["state"].n_unused_steps.shape == (8,)
