@@ -14,8 +14,10 @@ from threadpoolctl import threadpool_limits
 # optimized, and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so
 # the flags that may disappear are set only for the versions that are known to have them.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0"
+if (0, 8) <= jax.__version_info__[:2] <= (0, 12):
+    QUICK_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
-    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 
 # Compiled programs are kept from run to run, and shared by the workers and by the processes that tests start.
 COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
