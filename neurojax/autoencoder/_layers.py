@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_at_least
-from .._precision import product
+from .._precision import network_precision, network_product
 from .._types import PRNGKey
 
 __all__ = ["TiedLinear", "affine", "check_layers", "dense_layer", "dense_layers", "run_layers"]
@@ -26,7 +26,7 @@ class TiedLinear(eqx.Module):
 
     def __call__(self, y: Float[Array, " units"], layer: eqx.nn.Linear) -> Float[Array, " features"]:
         """Return y @ layer.weight + bias; the gradient reaches ``layer.weight`` from here as well."""
-        return product(y, layer.weight) + self.bias
+        return network_product(y, layer.weight) + self.bias
 
 
 def dense_layer(n_in: int, n_out: int, key: PRNGKey, gain: float, dtype) -> eqx.nn.Linear:
@@ -59,7 +59,9 @@ def dense_layers(
 
 
 def affine(layer: eqx.nn.Linear, x: Float[Array, " in"]) -> Float[Array, " out"]:
-    """Return layer.weight @ x + layer.bias; a GPU does not round it to tf32, nor its gradient."""
+    """Return layer.weight @ x + layer.bias, value and gradient at the precision of a network."""
+    if network_precision() is None:
+        return layer(x)
     with jax.default_matmul_precision("highest"):
         return layer(x)
 

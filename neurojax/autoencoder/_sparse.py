@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_rows, check_shape
-from .._precision import product
+from .._precision import network_product
 from .._rows import unit_rows
 from .._terms import is_zero
 from .._types import Count, PRNGKey, Scalar
@@ -128,7 +128,7 @@ class SparseAutoencoder(AbstractAutoencoder):
     def decode(self, code: Units) -> Features:
         """Return code @ atoms + decoder_bias."""
         check_shape("code", code, (self.n_code,), "a number for each unit")
-        return product(code, self.atoms) + self.decoder_bias
+        return network_product(code, self.atoms) + self.decoder_bias
 
 
 class SparseAutoencoderState(NamedTuple):
@@ -262,7 +262,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
         def explained_by_dead(activations, atoms):
             of_dead = jnp.where(is_dead, jax.nn.relu(activations), 0)
             codes = jax.vmap(lambda a: top_k(a, n_auxiliary))(of_dead)
-            return jnp.mean(jnp.sum((errors - product(codes, atoms)) ** 2, axis=1))
+            return jnp.mean(jnp.sum((errors - network_product(codes, atoms)) ** 2, axis=1))
 
         def nothing(activations, atoms):
             return jnp.zeros((), errors.dtype)

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._checks import check_at_least, check_positive, check_rank, check_real, check_shape
+from .._precision import network_precision
 from .._types import PRNGKey
 from ._readouts import AbstractReadout, DenseReadout, FactorizedReadout
 
@@ -154,7 +155,7 @@ class ConvolutionalEncoder(AbstractEncoder):
             self.filters[:, None],
             window_strides=(1, 1),
             padding=margins,
-            precision=lax.Precision.HIGHEST,
+            precision=network_precision(),
         )[0]
         seen = seen + self.bias[:, None, None]
         return seen if self.activation is None else self.activation(seen)

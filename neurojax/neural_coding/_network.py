@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_at_least, check_nonnegative
-from .._precision import product
+from .._precision import network_product
 from .._terms import is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractObjective
@@ -62,11 +62,11 @@ class DecodingNetwork(eqx.Module):
 
     def hidden(self, response: Float[Array, "*trials neurons"]) -> Float[Array, "*trials hidden"]:
         """Return the activities of the hidden units."""
-        return jax.nn.relu(product(response, self.input_weights.T) + self.input_bias)
+        return jax.nn.relu(network_product(response, self.input_weights.T) + self.input_bias)
 
     def read_out(self, hidden: Float[Array, "*trials hidden"]) -> Float[Array, "*trials outputs"]:
         """Return the outputs for hidden activities."""
-        return product(hidden, self.output_weights.T) + self.output_bias
+        return network_product(hidden, self.output_weights.T) + self.output_bias
 
     def __call__(self, response: Float[Array, "*trials neurons"]) -> Float[Array, "*trials outputs"]:
         """Return the outputs: numbers to regress on, or log-odds of classes."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_rank, check_shape, check_size
-from .._precision import product
+from .._precision import network_product
 from .._types import PRNGKey
 
 __all__ = ["AbstractReadout", "DenseReadout", "FactorizedReadout"]
@@ -71,7 +71,7 @@ class DenseReadout(AbstractReadout):
     def __call__(self, features: Features) -> Float[Array, " neurons"]:
         """Return a number for each neuron."""
         check_size("weight", self.weight, 1, features.size, "features")
-        return product(self.weight, features.reshape(-1)) + self.bias
+        return network_product(self.weight, features.reshape(-1)) + self.bias
 
     def weights(self) -> tuple[Float[Array, "neurons ..."], ...]:
         """Return ``(weight,)``."""
@@ -130,7 +130,7 @@ class FactorizedReadout(AbstractReadout):
         filters, rows, columns = features.shape
         check_shape("mask", self.mask, (self.n_neurons, rows, columns), "a weight for each place")
         check_size("weight", self.weight, 1, filters, "filters")
-        seen = product(self.mask.reshape(self.n_neurons, -1), features.reshape(filters, -1).T)
+        seen = network_product(self.mask.reshape(self.n_neurons, -1), features.reshape(filters, -1).T)
         return jnp.sum(self.weight * seen, axis=1) + self.bias
 
     def weights(self) -> tuple[Float[Array, "neurons ..."], ...]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_nonnegative
-from .._precision import product
+from .._precision import network_product
 from .._terms import is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective
@@ -52,7 +52,9 @@ class RowSpaceTrials(eqx.Module):
             responses: the same for learning, others to try the network on.
             targets: of the responses.
         """
-        return cls(product(responses, network.input_weights.T), product(responses, basis.T), targets)
+        return cls(
+            network_product(responses, network.input_weights.T), network_product(responses, basis.T), targets
+        )
 
 
 class RowSpaceNetwork(eqx.Module):
@@ -101,22 +103,22 @@ class RowSpaceNetwork(eqx.Module):
             start: the network it began at.
             responses: X, the trials it has learned from.
         """
-        weights = self.scale * start.input_weights + product(self.coefficients, responses)
+        weights = self.scale * start.input_weights + network_product(self.coefficients, responses)
         return DecodingNetwork(weights, self.input_bias, self.output_weights, self.output_bias)
 
     def drive(self, trials: RowSpaceTrials) -> Float[Array, "trials hidden"]:
         """Return x @ W_inᵀ of trials."""
-        return self.scale * trials.start + product(trials.gram, self.coefficients.T)
+        return self.scale * trials.start + network_product(trials.gram, self.coefficients.T)
 
     def __call__(self, trials: RowSpaceTrials) -> Float[Array, "trials outputs"]:
         """Return the outputs for trials."""
         hidden = jax.nn.relu(self.drive(trials) + self.input_bias)
-        return product(hidden, self.output_weights.T) + self.output_bias
+        return network_product(hidden, self.output_weights.T) + self.output_bias
 
     def input_square(self, trials: RowSpaceTrials) -> Scalar:
         """Return ‖W_in‖²; ``trials`` are those it learns from."""
         cross = jnp.sum(self.coefficients.T * trials.start)
-        own = jnp.sum(self.coefficients.T * product(trials.gram, self.coefficients.T))
+        own = jnp.sum(self.coefficients.T * network_product(trials.gram, self.coefficients.T))
         return self.scale**2 * self.start_square + 2 * self.scale * cross + own
 
 
@@ -151,7 +153,7 @@ class RowSpaceObjective(AbstractGradientObjective):
 
         def loss_of(drive, input_bias, output_weights, output_bias):
             hidden = jax.nn.relu(drive + input_bias)
-            return data_loss(product(hidden, output_weights.T) + output_bias, batch.targets)
+            return data_loss(network_product(hidden, output_weights.T) + output_bias, batch.targets)
 
         drive = model.drive(batch)
         parameters = model.input_bias, model.output_weights, model.output_bias
