@@ -10,6 +10,7 @@ Example:
     True
 """
 
+from functools import partial
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -112,7 +113,7 @@ def pca(xs: Data, n_components: int | None = None) -> PCA:
     xs, n_components = _check(xs, n_components)
     mean = jnp.mean(xs, axis=0)
     # The triangular factor has the data's singular values and directions, and at most features² entries.
-    factor = jnp.linalg.qr(xs - mean, mode="r")
+    factor = _triangular_factor(xs - mean)
     _, deviations, components = jnp.linalg.svd(factor, full_matrices=False)
     variance = deviations**2 / (xs.shape[0] - 1)
     kept = variance[:n_components]
@@ -210,6 +211,19 @@ def _decorrelate(rows: Float[Array, "components components"]) -> Float[Array, "c
 def _fix_signs(rows: Float[Array, "components features"]) -> Float[Array, "components features"]:
     largest = jnp.argmax(jnp.abs(rows), axis=1)
     return rows * jnp.where(jnp.take_along_axis(rows, largest[:, None], axis=1) < 0, -1, 1).astype(rows.dtype)
+
+
+@jax.custom_jvp
+def _triangular_factor(rows):
+    """Return R of the QR decomposition."""
+    return jnp.linalg.qr(rows, mode="r")
+
+
+@_triangular_factor.defjvp
+def _triangular_factor_jvp(primals, tangents):
+    # JAX's own rule multiplies at the default precision, which is tf32 on a GPU.
+    with jax.default_matmul_precision("highest"):
+        return jax.jvp(partial(jnp.linalg.qr, mode="r"), primals, tangents)
 
 
 def _product(left, right) -> Array:

@@ -108,7 +108,8 @@ def _is_above_jvp(primals, tangents):
 
 
 def _box(distance, bandwidth):
-    return jnp.where(jnp.abs(distance) < bandwidth / 2, 1 / bandwidth, 0).astype(distance.dtype)
+    inside = jnp.asarray(1 / bandwidth, distance.dtype)
+    return jnp.where(jnp.abs(distance) < bandwidth / 2, inside, 0)
 
 
 class AbstractSelection(eqx.Module):

@@ -114,7 +114,7 @@ def iterate_rows(
 
     def one_round(carry):
         solution, round_number = carry
-        target = tol * margin * 0.5**round_number
+        target = jnp.asarray(tol * margin * 0.5**round_number, residual.dtype)
         this = _Round(solver, problem, _begin(solver, start, round_number), interval, max_steps, target)
         is_open = solution.status == RUNNING
         first = jnp.arange(n_rows) if order is None else order

@@ -227,7 +227,7 @@ def bits_per_spike(
     gain = jnp.sum(xlogy(counts, rates) - xlogy(counts, null) - (rates - null), 0)
     n_spikes = jnp.sum(counts, 0)
     is_silent = n_spikes == 0
-    return jnp.where(is_silent, jnp.nan, gain / (np.log(2) * jnp.where(is_silent, 1, n_spikes)))
+    return jnp.where(is_silent, jnp.nan, gain / (float(np.log(2)) * jnp.where(is_silent, 1, n_spikes)))
 
 
 class ExplainedFraction(NamedTuple):

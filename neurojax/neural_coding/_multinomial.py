@@ -193,7 +193,10 @@ class MultinomialDecoder(AbstractClassDecoder):
         return FittedMultinomialDecoder(
             scale=scale,
             linear=linear,
-            is_seen=product(trials.weights, jax.nn.one_hot(classes, self.bins.n_bins)) > 0,
+            is_seen=product(
+                trials.weights, jax.nn.one_hot(classes, self.bins.n_bins, dtype=trials.weights.dtype)
+            )
+            > 0,
             bins=self.bins,
             status=jnp.asarray(solution.status),
             n_steps=jnp.asarray(solution.n_steps),

@@ -141,9 +141,9 @@ def course_grating(
         return course_gratings(np.asarray(angle_degrees)[None], resolution, is_patch=is_patch)[0]
     rows, columns = (jnp.asarray(steps, angle.dtype) for steps in _course_radians(resolution))
     cos, sin = cos_sin_degrees(angle + float(np.rad2deg(_PATCH_TURN_RADIANS)) * is_patch)
-    image = jnp.where(jnp.cos(columns * cos + rows * sin) > 0, 0.5, -0.5)
-    image = jnp.where(_course_patch(resolution), image, 0) if is_patch else image
-    return image.astype(angle.dtype)
+    half = jnp.asarray(0.5, angle.dtype)
+    image = jnp.where(jnp.cos(columns * cos + rows * sin) > 0, half, -half)
+    return jnp.where(_course_patch(resolution), image, 0) if is_patch else image
 
 
 def course_gratings(

@@ -115,7 +115,7 @@ def fit_von_mises(
     power = jnp.where(size == 0, 1, jnp.sum(unit**2))
     r_squared = jnp.where(size == 0, 0, 1 - jnp.sum((unit - fitted) ** 2) / power)
     amplitudes = size * amplitudes
-    baseline = mean - jnp.dot(amplitudes, offsets)
+    baseline = mean - product(amplitudes, offsets)
     tuning = _tuning(found, amplitudes, baseline, float(period_degrees))
     return VonMisesFit(tuning, r_squared, jnp.asarray(solution.status), jnp.asarray(solution.n_steps))
 
@@ -171,7 +171,8 @@ class _Misfit(AbstractProblem):
     def limits(self):
         """The least and the largest log concentration."""
         narrowest = np.log(2) / (1 - np.cos(np.pi / self.curve.shape[0]))
-        return np.log(_LEAST_CONCENTRATION), np.log(min(narrowest, _LARGEST_CONCENTRATION))
+        highest = min(narrowest, _LARGEST_CONCENTRATION)
+        return float(np.log(_LEAST_CONCENTRATION)), float(np.log(highest))
 
     def bumps(self, value):
         """Return one peak, or two that are opposite: (peaks, bins)."""
@@ -215,7 +216,7 @@ class _Misfit(AbstractProblem):
 
     def residual(self, value) -> Scalar:
         """Return √(gᵀH⁻¹g): a Newton step promises to lower 1 − R² by half its square."""
-        promise = jnp.dot(value.gradient, _solve(value.curvature, value.gradient))
+        promise = product(value.gradient, _solve(value.curvature, value.gradient))
         return jnp.sqrt(jnp.maximum(promise, 0))
 
 
@@ -294,7 +295,8 @@ def _tuning(value, amplitudes, baseline, period):
     opposite = amplitudes[1] if len(amplitudes) == 2 else jnp.zeros_like(amplitudes[0])
     is_swapped = opposite > amplitudes[0]
     higher, lower = jnp.maximum(amplitudes[0], opposite), jnp.minimum(amplitudes[0], opposite)
-    turns = value[0] / (2 * np.pi) + jnp.where(is_swapped, 0.5, 0)
+    turns = value[0] / (2 * np.pi)
+    turns = jnp.where(is_swapped, turns + 0.5, turns)
     preferred = jnp.mod(turns, 1) * period
     preferred = jnp.where(preferred >= period, 0, preferred)
     return VonMises(preferred, jnp.exp(value[1]), baseline, higher, lower, period)

@@ -104,7 +104,7 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
         """Return Σ strength·codeᵢ, or +∞ if a coefficient is negative."""
         code, strength = as_code(code, self.strength)
         allowed = weighted_sum(strength, jnp.where(code < 0, 0, magnitude(code)))
-        return allowed + jnp.sum(jnp.where(code < 0, jnp.inf, 0).astype(code.dtype))
+        return allowed + jnp.where(jnp.any(code < 0), jnp.asarray(jnp.inf, code.dtype), 0)
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
