@@ -27,7 +27,7 @@ def draw(parameters):
 def known_gabors(dtype):
     rng = np.random.default_rng(3)
     ranges = [(3, 8), (3, 6), (0, 180), (0.12, 0.35), (1.2, 2.2), (1.2, 3), (-180, 180), (0.5, 2)]
-    return rf.Gabor(*(jnp.asarray(rng.uniform(low, high, N_KNOWN), dtype) for low, high in ranges))
+    return rf.Gabor(*(jnp.asarray(rng.uniform(low, high, N_KNOWN).astype(dtype)) for low, high in ranges))
 
 
 @cache
@@ -127,12 +127,13 @@ def test_known_parameters_are_found(fits):
 
 def test_the_parameters_draw_the_fit_that_r_squared_judges(fits):
     atoms = make_atoms(np.float32)[:N_KNOWN]
-    known = jax.tree.map(lambda field: field[:N_KNOWN], fits)
+    known = jax.tree.map(lambda field: np.asarray(field)[:N_KNOWN], fits)
     residual = atoms - np.asarray(draw(known.gabor))
     spread = np.sum((atoms - atoms.mean(1, keepdims=True)) ** 2, 1)
     np.testing.assert_allclose(known.r_squared, 1 - np.sum(residual**2, 1) / spread, atol=1e-5)
 
 
+@cache
 def fit_noisy(change=0.0):
     """Fit atoms in noise to double precision, all changed by ``change`` times one random direction."""
     rng = np.random.default_rng(1)
@@ -147,7 +148,7 @@ def fit_noisy(change=0.0):
 def test_noisy_atoms_reach_the_minimum_that_scipy_finds_from_the_truth(x64):
     truth, atoms, _, fits = fit_noisy()
     names = list(vars(truth))
-    for i, atom in enumerate(atoms):
+    for i, atom in enumerate(atoms[:6]):
 
         def misfit(p, atom=atom):
             return gabor_by_grid(p) - atom
@@ -177,8 +178,8 @@ def test_sign_and_scale_change_phase_and_amplitude_alone(fits):
     assert float(gabor.amplitude[SCALED] / gabor.amplitude[1]) == pytest.approx(1e22, rel=1e-4)
     assert float(gabor.amplitude[FAINT] / gabor.amplitude[1]) == pytest.approx(1e-24, rel=1e-4)
     for name in ("row", "column", "orientation", "frequency", "width_across", "width_along"):
-        field = getattr(gabor, name)
-        changed, same = field[jnp.array([NEGATED, SCALED, FAINT])], field[jnp.array([0, 1, 1])]
+        field = np.asarray(getattr(gabor, name))
+        changed, same = field[[NEGATED, SCALED, FAINT]], field[[0, 1, 1]]
         np.testing.assert_allclose(changed, same, rtol=1e-3, err_msg=name)
 
 

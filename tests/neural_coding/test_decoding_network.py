@@ -94,9 +94,8 @@ def test_gradient_descent_on_degrees_by_hand(x64, in_row_space):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("l2", [0, 1e-2])
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-4)])
-def test_row_space_takes_the_steps_of_the_direct_form(x64, l2, dtype, tolerance):
+@pytest.mark.parametrize("dtype, tolerance, l2", [("float64", 1e-10, 1e-2), ("float32", 1e-4, 0)])
+def test_row_space_takes_the_steps_of_the_direct_form(x64, dtype, tolerance, l2):
     xs, held = jnp.asarray(XS, dtype), (jnp.asarray(HELD, dtype), jnp.asarray(HELD_CLASSES))
     shared = {"step_size": 0.1, "n_steps": 50, "key": KEY, "l2": l2, "held_out": held}
     (direct, of_direct), (row, of_row) = (
