@@ -293,7 +293,7 @@ def test_settings_of_batches_that_cannot_be_meant(settings, message, untyped):
 
 def test_without_grain_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(ImportError, match=r"pip install 'neurojax\[scale\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'grain"):
         batches(ROWS, 4, seed=0)
 
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import jaxtyping
@@ -105,3 +106,11 @@ def test_every_public_name_has_one_public_path_and_a_docstring():
 def test_files_stay_short():
     long = {str(path): n for path in FILES if (n := len(path.read_text("utf-8").splitlines())) > 420}
     assert not long
+
+
+def test_nothing_says_to_install_another_project():
+    """The name ``neurojax`` on the public package index belongs to somebody else."""
+    root = PACKAGE.parent
+    texts = [root / "README.md", *FILES, *root.glob("benchmarks/*.*"), *root.glob("notebooks/*.ipynb")]
+    named = re.compile(r"(pip|uv|pipx) (pip )?install [^\n`]*\bneurojax\b")
+    assert not [path for path in texts if path.suffix != ".png" and named.search(path.read_text("utf-8"))]

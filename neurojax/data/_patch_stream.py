@@ -120,7 +120,7 @@ def patch_batches(
     Raises:
         ValueError: for no images, one smaller than a patch, and settings out of range; from the iterator, for
             an image that cannot be decoded, is not finite, or changes its shape; the message names it.
-        ImportError: where grain is not installed (``pip install 'neurojax[scale]'``).
+        ImportError: where grain is not installed (``pip install 'grain>=0.2.15'``).
 
     Example:
         >>> photographs = np.random.default_rng(0).random((3, 20, 30), np.float32)

@@ -157,7 +157,7 @@ def batches(
     Raises:
         ValueError: for a source without rows, lengths that differ, a batch larger than the source or that
             does not divide over the processes, and settings out of range.
-        ImportError: where grain is not installed (``pip install 'neurojax[scale]'``).
+        ImportError: where grain is not installed (``pip install 'grain>=0.2.15'``).
 
     Example:
         >>> rows = np.arange(6.0)
@@ -274,6 +274,6 @@ def _import_grain() -> Any:
         import grain  # a slow import of an extra, wanted only here
     except ImportError as error:
         raise ImportError(
-            "Data pipelines need the package grain, which is not installed: pip install 'neurojax[scale]'."
+            "Data pipelines need the package grain, which is not installed: pip install 'grain>=0.2.15'."
         ) from error
     return grain
