@@ -52,7 +52,7 @@ class Job(NamedTuple):
 
 
 def on_cpu() -> AbstractContextManager[Any]:
-    """Return a context in which arrays and programs are on the CPU; where they are anyway, nothing changes."""
+    """Return a context in which arrays and programs are on the CPU; it changes nothing if they are anyway."""
     is_there = jax.default_backend() == "cpu"
     return nullcontext() if is_there else jax.default_device(jax.devices("cpu")[0])
 
