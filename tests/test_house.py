@@ -112,5 +112,5 @@ def test_nothing_says_to_install_another_project():
     """The name ``neurojax`` on the public package index belongs to somebody else."""
     root = PACKAGE.parent
     texts = [root / "README.md", *FILES, *root.glob("benchmarks/*.*"), *root.glob("notebooks/*.ipynb")]
-    named = re.compile(r"(pip|uv|pipx) (pip )?install [^\n`]*\bneurojax\b")
+    named = re.compile(r"(pip|uv|pipx) (pip )?install [^\n`&;]*\bneurojax\b")
     assert not [path for path in texts if path.suffix != ".png" and named.search(path.read_text("utf-8"))]
