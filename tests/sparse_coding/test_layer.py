@@ -1,12 +1,14 @@
 """The sparse coding layer: its values, its derivatives in every mode, and the published layer it covers."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest_encode import encode
+from conftest_encode import lasso, relative_gap
 
 from neurojax.convergence import Detached, Implicit, Status, Unrolled
 from neurojax.penalties import L1, SmoothL1
@@ -50,55 +52,47 @@ def gradients(layer, xs):
 
 
 @eqx.filter_jit
-def forward(layer, xs):
-    return jnp.sum(probe(layer) * jax.vmap(layer)(xs))
-
-
-@eqx.filter_jit
 def infer(layer, xs):
     return jax.vmap(layer.infer)(xs)
 
 
-def slopes(layer, xs, gradient, h):
-    """Yield derivatives along random directions: by ``gradient``, and by differences of the values."""
-    plain = eqx.tree_at(lambda m: m.gradient, layer, Detached())
+def assert_finite_differences(layer, xs, h, **tolerances):
+    """Compare derivatives in random directions of atoms, strength and data with differences of values."""
+    _, of_layer, of_xs = gradients(layer, xs)
+    slopes = {"atoms": of_layer.dictionary.atoms, "strength": of_layer.penalty.strength, "x": of_xs}
+    points = {"atoms": layer.dictionary.atoms, "strength": layer.penalty.strength, "x": xs}
+    where = {"atoms": lambda m: m.dictionary.atoms, "strength": lambda m: m.penalty.strength}
     rng = np.random.default_rng(2)
-    of_layer, of_xs = gradient
     for part in ("atoms", "strength", "x") * 2:
-        point, slope = {
-            "atoms": (layer.dictionary.atoms, of_layer.dictionary.atoms),
-            "strength": (layer.penalty.strength, of_layer.penalty.strength),
-            "x": (xs, of_xs),
-        }[part]
-        direction = rng.normal(size=point.shape)
+        direction = rng.normal(size=np.shape(points[part]))
 
-        def value(shift, part=part, point=point, direction=direction):
-            there = point + shift * direction
-            if part == "x":
-                return forward(plain, there)
-            where = {"atoms": lambda m: m.dictionary.atoms, "strength": lambda m: m.penalty.strength}[part]
-            return forward(eqx.tree_at(where, plain, there), xs)
+        def value(shift, part=part, direction=direction):
+            there = points[part] + shift * direction
+            moved = (layer, there) if part == "x" else (eqx.tree_at(where[part], layer, there), xs)
+            return np.sum(probe(layer) * gradients(*moved)[0])
 
-        yield part, np.sum(slope * direction), (value(h) - value(-h)) / (2 * h)
+        difference = (value(h) - value(-h)) / (2 * h)
+        np.testing.assert_allclose(np.sum(slopes[part] * direction), difference, err_msg=part, **tolerances)
 
 
-def test_the_output_is_the_code_of_encode_or_what_it_stands_for():
+def test_the_output_is_the_code_or_what_it_stands_for():
     atoms, xs = problem()
     settings = {"solver": ISTA(), "tol": 1e-4, "max_steps": 400, "steps_per_check": 7}
-    layer, x = make_layer(atoms, None, jnp.float32, **settings), jnp.asarray(xs[0], jnp.float32)
-    solution = encode(layer.dictionary, x, L1(0.1), **settings)
-    assert solution.status == Status.converged and np.any(solution.value)
+    layer = make_layer(atoms, None, jnp.float32, **settings)
 
     @eqx.filter_jit
     def outputs(layer, x):
         reconstructing = make_layer(layer.dictionary.atoms, returns="reconstruction", **settings)
         return layer(x, key=KEY), layer.infer(x), reconstructing(x)
 
-    code, inferred, reconstruction = outputs(layer, x)
-    np.testing.assert_allclose(code, solution.value, atol=1e-6)
-    np.testing.assert_allclose(reconstruction, solution.value @ jnp.asarray(atoms, jnp.float32), atol=1e-6)
-    assert eqx.tree_equal(inferred, solution, rtol=1e-3, atol=1e-6)
-    assert inferred.n_steps % 7 == 0 and inferred.residual <= 1e-4
+    code, inferred, reconstruction = outputs(layer, xs[0].astype(np.float32))
+    assert inferred.status == Status.converged and np.any(code != 0)
+    np.testing.assert_allclose(code, inferred.value, atol=1e-6)
+    gap = relative_gap(atoms, xs[0], code, 0.1)
+    assert gap <= 1.01e-4
+    np.testing.assert_allclose(inferred.residual, gap, rtol=1e-2)
+    np.testing.assert_allclose(reconstruction, code @ atoms, atol=1e-6)
+    assert inferred.n_steps % 7 == 0
 
 
 def test_it_is_a_layer_of_a_sequential_network(x64):
@@ -113,13 +107,15 @@ def test_it_is_a_layer_of_a_sequential_network(x64):
     )
 
     @eqx.filter_jit
-    def outputs_and_gradient(network, xs):
+    @partial(eqx.filter_grad, has_aux=True)
+    def gradient_and_outputs(network, xs):
         outputs = jax.vmap(network)(xs)
-        return outputs, eqx.filter_grad(lambda n: jnp.mean(jax.vmap(n)(xs) ** 2))(network)
+        return jnp.mean(outputs**2), outputs
 
-    outputs, gradient = outputs_and_gradient(network, xs)
-    one = eqx.filter_jit(lambda network, x, key: network(x, key=key))
-    np.testing.assert_allclose(outputs, [one(network, x, KEY) for x in xs], atol=1e-8)
+    gradient, outputs = gradient_and_outputs(network, xs)
+    first, _, last = jax.device_get(network.layers)
+    codes = [lasso(atoms, x, 0.02) for x in xs @ first.weight.T + first.bias]
+    np.testing.assert_allclose(outputs, codes @ last.weight.T + last.bias, atol=1e-4)
     before, layer, after = gradient.layers
     for part in (before.weight, layer.dictionary.atoms, after.weight):
         assert np.all(np.isfinite(part)) and np.linalg.norm(part) > 1e-4
@@ -129,41 +125,40 @@ def test_it_is_a_layer_of_a_sequential_network(x64):
 def test_derivatives_are_those_of_the_values(x64):
     atoms, xs = problem()
     layer = make_layer(atoms, gradient=Implicit(), **EXACT)
-    outputs, *gradient = gradients(layer, jnp.asarray(xs))
-    assert np.all(np.any(outputs != 0, axis=1))
-    for part, slope, difference in slopes(layer, jnp.asarray(xs), gradient, 1e-5):
-        np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-6, err_msg=part)
+    assert np.all(np.any(gradients(layer, xs)[0] != 0, axis=1))
+    assert_finite_differences(layer, xs, 1e-5, rtol=1e-6, atol=1e-6)
 
 
 def test_detached_trains_the_reconstruction_at_constant_codes(x64):
     atoms, xs = problem()
-    layer = make_layer(atoms, gradient=Detached(), returns="reconstruction")
+    layer = make_layer(atoms, gradient=Detached(), returns="reconstruction", tol=2e-15)
     outputs, of_layer, of_xs = gradients(layer, xs)
-    codes = np.asarray(infer(layer, xs).value)
-    np.testing.assert_allclose(outputs, codes @ atoms, atol=1e-12)
-    np.testing.assert_allclose(of_layer.dictionary.atoms, codes.T @ probe(layer), atol=1e-12)
+    codes = np.array([lasso(atoms, x, 0.1) for x in xs])
+    np.testing.assert_allclose(outputs, codes @ atoms, atol=1e-6)
+    np.testing.assert_allclose(of_layer.dictionary.atoms, codes.T @ probe(layer), atol=1e-6)
     assert not np.any(of_xs)
 
 
-def test_a_strength_is_trained_only_on_request_and_a_solver_never():
+def unrolled_layer(atoms, step_size):
+    settings = {"solver": ISTA(np.array(step_size)), "gradient": Unrolled(), "max_steps": 4000}
+    return make_layer(atoms, returns="reconstruction", **settings)
+
+
+def test_a_strength_is_trained_only_on_request_and_a_solver_never(x64):
     atoms, xs = problem()
-    settings = {"solver": ISTA(jnp.asarray(0.2)), "gradient": Unrolled(), "dtype": jnp.float32}
-    xs = jnp.asarray(xs, jnp.float32)
-    _, fixed, fixed_xs = gradients(make_layer(atoms, **settings), xs)
-    _, learned, learned_xs = gradients(make_layer(atoms, learn_penalty=True, **settings), xs)
+    _, learned, learned_xs = gradients(make_layer(atoms, gradient=Implicit(), **EXACT), xs)
+    _, fixed, fixed_xs = gradients(unrolled_layer(atoms, 0.2), xs)
     assert fixed.penalty.strength == 0 and abs(learned.penalty.strength) > 0.1
-    assert fixed.solver.step_size == 0 and learned.solver.step_size == 0
-    np.testing.assert_allclose(fixed.dictionary.atoms, learned.dictionary.atoms, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(fixed_xs, learned_xs, rtol=1e-5, atol=1e-6)
+    assert fixed.solver.step_size == 0
+    np.testing.assert_allclose(fixed.dictionary.atoms, learned.dictionary.atoms, atol=1e-4)
+    np.testing.assert_allclose(fixed_xs, learned_xs, atol=1e-4)
 
 
-def test_an_inference_that_diverges_is_seen_in_the_output():
+def test_an_inference_that_diverges_is_seen_in_the_output(x64):
     atoms, xs = problem()
-    layer = make_layer(atoms, None, jnp.float32, solver=ISTA(jnp.asarray(10.0)), gradient=Unrolled())
-    xs = jnp.asarray(xs, jnp.float32).at[0].set(0)
-    outputs, of_layer, of_xs = gradients(layer, xs)
-    status = infer(layer, xs).status
-    assert status[0] == Status.converged and np.all(status[1:] == Status.nonfinite)
+    outputs, of_layer, of_xs = gradients(
+        unrolled_layer(atoms, 10.0), np.where(np.arange(5)[:, None] == 0, 0, xs)
+    )
     assert not np.any(outputs[0]) and np.all(np.isnan(outputs[1:]))
     assert np.all(np.isfinite(of_layer.dictionary.atoms)) and np.all(np.isfinite(of_xs))
 
@@ -238,7 +233,8 @@ def published():
 
 
 def rmsprop_layer(atoms, n_steps=100, **settings):
-    settings = {"penalty": SmoothL1(GAMMA / 2, ROUNDING), "gradient": Detached(), **settings}
+    """Return a layer that looks at the residual only after all steps."""
+    settings = {"penalty": SmoothL1(GAMMA / 2, ROUNDING), "gradient": Detached(), "tol": 0.05, **settings}
     return make_layer(
         atoms, solver=rmsprop_inference(), max_steps=n_steps, steps_per_check=n_steps, **settings
     )
@@ -281,13 +277,13 @@ def test_every_step_of_rmsprop_inference_is_the_published_one(published, x64):
     np.testing.assert_allclose(after, codes[1:], atol=2e-5)
 
 
-@pytest.mark.parametrize(("scale", "n_steps"), [(1, 40), (10, 100), (40, 100)])
-def test_a_run_of_rmsprop_inference_is_the_published_run(published, scale, n_steps, x64):
+@pytest.mark.parametrize("scale", [10, 40])
+def test_a_run_of_rmsprop_inference_is_the_published_run(published, scale, x64):
     """A hundred steps on data so large that it stays clear of the minimum; there rounding alone decides."""
     atoms, data, _ = published
-    codes = published_states(scale * data, atoms, n_steps)[0]
-    solution = infer(rmsprop_layer(atoms, n_steps), scale * data)
-    assert np.all(solution.n_steps == n_steps)
+    codes = published_states(scale * data, atoms, 100)[0]
+    solution = infer(rmsprop_layer(atoms), scale * data)
+    assert np.all(solution.n_steps == 100)
     np.testing.assert_allclose(solution.value, codes[-1], atol=1e-6)
 
 
@@ -304,7 +300,7 @@ def test_near_the_minimum_the_published_run_and_inference_differ_by_rounding(pub
 
 def test_whether_the_published_inference_converges_depends_on_scale_and_is_told(published, x64):
     atoms, data, _ = published
-    solutions = [infer(rmsprop_layer(atoms, tol=0.05), scale * data) for scale in (1, 40)]
+    solutions = [infer(rmsprop_layer(atoms), scale * data) for scale in (1, 40)]
     assert np.all(solutions[0].status == Status.converged)
     assert np.all(solutions[1].status == Status.max_steps_reached)
     assert 0.9 < np.max(np.abs(solutions[1].value)) < 1.1  # ηn/(1 − μ) = 1
@@ -312,18 +308,16 @@ def test_whether_the_published_inference_converges_depends_on_scale_and_is_told(
 
 def test_derivatives_through_few_steps_of_rmsprop_are_exact(x64):
     atoms, xs = problem()
-    xs, penalty = jnp.asarray(xs), SmoothL1(GAMMA / 2, 1e-3)
+    penalty = SmoothL1(GAMMA / 2, 1e-3)
     layer = rmsprop_layer(atoms, 10, gradient=Unrolled(), penalty=penalty, learn_penalty=True)
-    for part, slope, difference in slopes(layer, xs, gradients(layer, xs)[1:], 1e-7):
-        np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-6, err_msg=part)
+    assert_finite_differences(layer, xs, 1e-7, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_through_all_steps_of_rmsprop_explode_near_the_minimum(x64):
     atoms, xs = problem()
-    layers = [rmsprop_layer(atoms, 200, gradient=mode) for mode in (Unrolled(), Implicit())]
-    unrolled, implicit = (
-        np.linalg.norm(gradients(layer, jnp.asarray(xs))[1].dictionary.atoms) for layer in layers
-    )
+    layers = [rmsprop_layer(atoms, 200, gradient=mode, tol=1e-10) for mode in (Unrolled(), Implicit())]
+    unrolled, implicit = (np.linalg.norm(gradients(layer, xs)[1].dictionary.atoms) for layer in layers)
     assert unrolled > 1e9 * implicit
 
 
