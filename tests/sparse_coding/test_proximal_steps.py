@@ -1,4 +1,4 @@
-"""FISTA step by step against a plain loop, and the unit in which movements are measured."""
+"""FISTA step by step against a plain loop; the unit of movements, and the gap that solvers watch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,11 +6,12 @@ import pytest
 
 from neurojax._proximal import relative_norm
 from neurojax.convergence import trace
-from neurojax.penalties import L1
+from neurojax.penalties import L1, ElasticNet, NonNegativeL1
 from neurojax.sparse_coding import FISTA, Dictionary
 from neurojax.sparse_coding._problem import make_problem
 
 N_STEPS, STRENGTH = 12, 0.1
+FAR = jnp.asarray(jnp.inf)  # a movement, which certified penalties do not look at
 
 
 def fista_in_numpy(gram, drive, lipschitz):
@@ -41,3 +42,20 @@ def test_fista_takes_the_published_steps(x64):
 def test_a_movement_is_measured_in_the_largest_length(lengths, expected):
     found = relative_norm(jnp.array([3.0, 4.0]), *map(jnp.asarray, lengths))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [L1(0.3), NonNegativeL1(0.3), ElasticNet(0.3, 0.2)], ids=repr)
+@pytest.mark.parametrize("use_gram", [True, False])
+def test_the_gap_that_solvers_watch_is_the_gap_that_certifies(penalty, use_gram, x64):
+    rng = np.random.default_rng(1)
+    problem = make_problem(
+        Dictionary(rng.normal(size=(4, 6))), rng.normal(size=6), penalty, use_gram=use_gram
+    )
+    shrunk = jnp.linalg.lstsq(problem.dictionary.atoms.T, problem.x)[0]  # its pulls are below the strength
+    for code in (jnp.zeros(4), jnp.abs(shrunk), jnp.asarray(rng.uniform(size=4)), 100 * jnp.abs(shrunk)):
+        watched = problem.residual_at(problem.point(code), penalty.value(code), FAR)
+        np.testing.assert_allclose(watched, problem.residual(code), rtol=1e-9, atol=1e-12)
+    if not isinstance(penalty, NonNegativeL1):
+        watched = problem.residual_at(problem.point(shrunk), penalty.value(shrunk), FAR)
+        np.testing.assert_allclose(watched, problem.residual(shrunk), rtol=1e-9)
+        assert jnp.all(jnp.abs(problem.smooth_gradient(shrunk)) < 0.3)
