@@ -69,7 +69,9 @@ def test_vmap_is_the_loop_and_the_batch(small, x64):
     batch = encode_batch(Dictionary(atoms), xs, L1(0.1), solver=FISTA(), max_steps=50000)
     np.testing.assert_allclose(batch.value, same.value, atol=1e-12)
     np.testing.assert_array_equal(batch.n_steps, same.n_steps)
-    np.testing.assert_allclose(same.value, [lasso(atoms, x, 0.1) for x in xs], atol=1e-4)
+    exact = np.array([lasso(atoms, x, 0.1) for x in xs])
+    np.testing.assert_allclose(same.value, exact, atol=1e-4)
+    np.testing.assert_array_equal(eight(atoms, xs, init=exact).n_steps, 0)
 
 
 def test_broken_and_zero_data_zero_and_infinite_strengths(small, x64):
