@@ -47,7 +47,13 @@ TESTS = {
     "convergence": ["*/test_gradients*"],
     "distributed": ["*/test_collectives*"],
     "ground": ["*/test_random*", "*/test_untrusted*", "*/test_*bad_input*", "*/test_ae_sparse*"],
-    "proximal": ["*/test_solvers*", "*/test_sparsa*", "*/test_gradients*", "*/test_encode*"],
+    "proximal": [
+        "*/test_proximal*",
+        "*/test_solvers*",
+        "*/test_sparsa*",
+        "*/test_gradients*",
+        "*/test_encode*",
+    ],
     "runs": ["*/test_training_resume*"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
