@@ -4,7 +4,7 @@ Example:
     >>> import jax, jax.numpy as jnp
     >>> sources = jax.random.laplace(jax.random.key(0), (2000, 2))
     >>> xs = sources @ jnp.array([[1.0, 0.5], [0.3, 1.0]])
-    >>> ica = fast_ica(xs, jax.random.key(1))
+    >>> ica = jax.jit(fast_ica)(xs, jax.random.key(1))
     >>> correlation = jnp.abs(jnp.corrcoef(sources, ica.unmix(xs), rowvar=False)[:2, 2:])
     >>> bool(jnp.all(correlation.max(axis=1) > 0.99))
     True

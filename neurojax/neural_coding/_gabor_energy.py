@@ -70,9 +70,9 @@ class GaborEnergy(AbstractEncoder):
         Adelson & Bergen 1985, J. Opt. Soc. Am. A 2, 284-299.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> neurons = GaborEnergy.random((12, 16), 5, jax.random.key(0))
-        >>> neurons(jnp.ones((12, 16))).shape, neurons.n_parameters
+        >>> eqx.filter_jit(neurons)(jnp.ones((12, 16))).shape, neurons.n_parameters
         ((5,), 40)
     """
 

@@ -37,7 +37,7 @@ class SinCosRidge(AbstractDecoder):
         >>> import jax, jax.numpy as jnp
         >>> angles = jnp.arange(0.0, 360.0, 10.0)
         >>> responses = jnp.cos(jnp.deg2rad(angles[:, None] - jnp.array([0.0, 100.0, 250.0])))
-        >>> fitted = SinCosRidge(strength=1e-3).fit(responses, angles)
+        >>> fitted = jax.jit(SinCosRidge(strength=1e-3).fit)(responses, angles)
         >>> round(float(fitted.predict(responses[7])))
         70
     """

@@ -104,9 +104,10 @@ def fit_multinomial(
     Reference: Böhning 1992 (the bound on the curvature); Beck & Teboulle 2009.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> xs = jnp.array([[-2.0], [-1.0], [1.0], [2.0]])
-        >>> solution = fit_multinomial(xs, jnp.array([0, 0, 1, 1]), 2, ElasticNet(0.0, 0.1))
+        >>> fit = jax.jit(fit_multinomial, static_argnames="n_classes")
+        >>> solution = fit(xs, jnp.array([0, 0, 1, 1]), n_classes=2, penalty=ElasticNet(0.0, 0.1))
         >>> int(solution.status), bool(solution.value[0, 1] > 0)
         (0, True)
     """

@@ -33,11 +33,12 @@ class Tuned(AbstractDecoder):
         n_folds: trials are dealt out in the order of their angles, so parts are stratified.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax.numpy as jnp
         >>> from neurojax.neural_coding import SinCosRidge
         >>> angles = jnp.arange(0.0, 360.0, 10.0)
         >>> responses = jnp.cos(jnp.deg2rad(angles[:, None] - jnp.array([0.0, 100.0, 250.0])))
-        >>> fitted = Tuned(SinCosRidge(), jnp.array([1e-3, 1.0])).fit(responses, angles)
+        >>> tuned = Tuned(SinCosRidge(), jnp.array([1e-3, 1.0]))
+        >>> fitted = eqx.filter_jit(tuned.fit)(responses, angles)
         >>> round(float(fitted.strength), 3)
         0.001
     """

@@ -76,7 +76,7 @@ def fit_gabor(
         >>> import jax, jax.numpy as jnp
         >>> from neurojax.receptive_fields import Gabor, fit_gabor, gabor
         >>> truth = Gabor(*map(jnp.float32, (5, 7, 30, 0.15, 2, 3, 45, 0.5)))
-        >>> fit = jax.jit(fit_gabor)(gabor(truth, (12, 12)))
+        >>> fit = jax.jit(lambda truth: fit_gabor(gabor(truth, (12, 12))))(truth)
         >>> round(float(fit.gabor.orientation), 2), round(float(fit.r_squared), 3)
         (30.0, 1.0)
     """
