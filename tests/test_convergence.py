@@ -54,33 +54,42 @@ def steps_needed(rate, offset, tol, every, most):
 
 
 @pytest.mark.parametrize("every", [1, 7, 10, 1000])
-@pytest.mark.parametrize("rate", [0.5, 0.9, 0.99])
-def test_steps_and_value_are_those_of_the_plain_loop(rate, every, x64):
-    solution = solve(rate, 1.0, tol=1e-6, max_steps=123, steps_per_check=every)
-    n_steps, value = steps_needed(rate, 1.0, 1e-6, every, 123)
-    assert solution.n_steps == n_steps
-    np.testing.assert_allclose(solution.value, value, rtol=1e-12)
-    expected = Status.converged if solution.residual <= 1e-6 else Status.max_steps_reached
-    assert solution.status == expected
+def test_steps_and_value_are_those_of_the_plain_loop(every, x64):
+    rates = np.array([0.5, 0.9, 0.99])
+    settings = {"tol": 1e-6, "max_steps": 123, "steps_per_check": every}
+    solution = jax.jit(jax.vmap(partial(solve, **settings), (0, None)))(rates, 1.0)
+    for i, rate in enumerate(rates):
+        n_steps, value = steps_needed(rate, 1.0, 1e-6, every, 123)
+        assert solution.n_steps[i] == n_steps
+        np.testing.assert_allclose(solution.value[i], value, rtol=1e-12)
+        expected = Status.converged if solution.residual[i] <= 1e-6 else Status.max_steps_reached
+        assert solution.status[i] == expected
+
+
+def solve_200(rate, offset, init):
+    return solve(rate, offset, init, max_steps=200)
+
+
+alone, mapped = jax.jit(solve_200), jax.jit(jax.vmap(solve_200))
 
 
 def test_a_start_that_is_the_solution_takes_no_step():
-    solution = solve(0.5, 1.0, init=2.0)
+    solution = alone(0.5, 1.0, 2.0)
     assert solution.n_steps == 0 and solution.status == Status.converged
 
 
 def test_every_sample_has_its_own_end_under_vmap():
-    rates = jnp.array([0.5, 2.0, 0.9, 0.999, jnp.nan, 0.5])
-    offsets = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, jnp.inf])
-    batch = jax.vmap(partial(solve, max_steps=200))(rates, offsets)
+    rates = np.array([0.5, 2.0, 0.9, 0.999, np.nan, 0.5], np.float32)
+    offsets = np.array([1.0, 1.0, 1.0, 1.0, 1.0, np.inf], np.float32)
+    batch = mapped(rates, offsets, np.zeros(6, np.float32))
     names = [Status(int(s)).name for s in batch.status]
     assert names == [
         "converged", "nonfinite", "converged", "max_steps_reached", "nonfinite", "nonfinite",
     ]  # fmt: skip
     for i, (rate, offset) in enumerate(zip(rates, offsets, strict=True)):
-        alone = solve(rate, offset, max_steps=200)
-        np.testing.assert_array_equal(batch.value[i], alone.value)
-        assert batch.n_steps[i] == alone.n_steps and batch.status[i] == alone.status
+        one = alone(rate, offset, 0.0)
+        np.testing.assert_array_equal(batch.value[i], one.value)
+        assert batch.n_steps[i] == one.n_steps and batch.status[i] == one.status
     np.testing.assert_allclose(batch.value[0], 2, rtol=1e-6)
 
 
@@ -107,13 +116,16 @@ def test_residual_of_a_whole_batch_is_the_callers_own_choice():
         def residual(self, value):
             return jnp.linalg.norm(self.fixed_point(value) - value)
 
-    problem = Together(jnp.array([0.5, 0.9]))
-    solution = iterate(Picard(), problem, jnp.zeros(2), tol=1e-5, max_steps=500, steps_per_check=1)
+    @jax.jit
+    def solution_of(rates):
+        return iterate(Picard(), Together(rates), jnp.zeros(2), tol=1e-5, max_steps=500, steps_per_check=1)
+
+    solution = solution_of(np.array([0.5, 0.9], np.float32))
     assert solution.status.shape == () and solution.status == Status.converged
     np.testing.assert_allclose(solution.value, [2, 10], rtol=1e-4)
 
 
-@pytest.mark.parametrize("n_steps", [1, 5, 20])
+@pytest.mark.parametrize("n_steps", [1, 20])
 def test_truncated_falls_short_by_the_rate_to_the_number_of_steps(n_steps, x64):
     """k steps of z ← rate·z + offset give the share 1 − rateᵏ of the solution's derivative."""
     rates = np.array([0.3, 0.9, -0.5])
@@ -173,13 +185,14 @@ def test_values_may_be_trees_and_a_residual_must_be_one_number(untyped):
         def residual(self, value):
             return jnp.max(jnp.abs(value["a"] - self.target)) + jnp.abs(value["b"][0])
 
-    init = {"a": jnp.zeros(3), "b": (jnp.ones(()),)}
-    targets = jnp.arange(6.0).reshape(2, 3)
-    solution = jax.vmap(lambda t: iterate(Picard(), Pair(t), init, tol=1e-5, max_steps=100))(targets)
+    init = {"a": np.zeros(3, np.float32), "b": (np.float32(1),)}
+    targets = np.arange(6, dtype=np.float32).reshape(2, 3)
+    run = jax.jit(jax.vmap(lambda t: iterate(Picard(), Pair(t), init, tol=1e-5, max_steps=100)))
+    solution = run(targets)
     assert np.all(solution.status == Status.converged)
     np.testing.assert_allclose(solution.value["a"], targets, atol=1e-4)
     with pytest.raises(ValueError, match=r"residual: expected shape \(\), .* got shape \(3,\)"):
-        solve(jnp.zeros(3), 1.0, init=jnp.zeros(3))
+        jax.eval_shape(solve, jnp.zeros(3), 1.0, jnp.zeros(3))
 
 
 class PairOfMeans(AbstractStationaryProblem):
@@ -223,23 +236,25 @@ def test_trees_are_differentiated(gradient, coupling):
 
 
 def test_trace_records_the_start_and_every_step(x64):
-    problem = Contraction(jnp.asarray(0.5), jnp.asarray(1.0))
-    states = trace(Picard(), problem, jnp.asarray(0.0), 5)
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def last(offset):
+        states = trace(Picard(), Contraction(jnp.asarray(0.5), offset), jnp.asarray(0.0), 5)
+        return states[-1], states
+
+    (_, states), slope = last(1.0)
     np.testing.assert_allclose(states, 2 * (1 - 0.5 ** np.arange(6)))
-    slope = jax.grad(
-        lambda offset: trace(Picard(), Contraction(jnp.asarray(0.5), offset), jnp.asarray(0.0), 5)[-1]
-    )
-    np.testing.assert_allclose(slope(1.0), 2 * (1 - 0.5**5))
+    np.testing.assert_allclose(slope, 2 * (1 - 0.5**5))
 
 
 def test_raise_unless_converged_names_the_first_failure():
-    good = solve(0.5, 1.0)
+    good = alone(0.5, 1.0, 0.0)
     assert raise_unless_converged(good) is good
-    batch = jax.vmap(solve)(jnp.array([0.5, 0.9999, jnp.nan]), jnp.ones(3))
-    with pytest.raises(NotConvergedError, match=r"1 converged, 1 max_steps_reached, 1 nonfinite.*sample 1"):
+    batch = mapped(*np.array([[0.5, 0.9999, np.nan, 0.5, 0.5, 0.5], [1] * 6, [0] * 6], np.float32))
+    with pytest.raises(NotConvergedError, match=r"4 converged, 1 max_steps_reached, 1 nonfinite.*sample 1"):
         raise_unless_converged(batch)
     with pytest.raises(Exception, match="at least one sample did not converge"):
-        jax.block_until_ready(jax.jit(lambda rate: raise_unless_converged(solve(rate, 1.0)))(0.9999))
+        jax.block_until_ready(jax.jit(lambda rate: raise_unless_converged(solve_200(rate, 1.0, 0.0)))(0.9999))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +271,7 @@ def test_raise_unless_converged_names_the_first_failure():
 )
 def test_bad_settings_are_named(settings, message, untyped):
     with pytest.raises(ValueError, match=message):
-        solve(0.5, 1.0, **settings)
+        jax.eval_shape(partial(solve, **settings), 0.5, 1.0)
     with pytest.raises(ValueError, match="n_steps: expected a whole number ≥ 1, got 0"):
         trace(Picard(), Contraction(jnp.asarray(0.5), jnp.asarray(1.0)), jnp.asarray(0.0), 0)
 
@@ -271,7 +286,10 @@ def test_bad_settings_are_named(settings, message, untyped):
         (lambda: Implicit(damping=0.0), r"damping: expected a number > 0, got 0\.0"),
         (lambda: Implicit(damping=-1.0), r"damping: expected a number > 0, got -1\.0"),
         (lambda: Implicit(max_steps=0), "max_steps: expected a whole number ≥ 1, got 0"),
-        (lambda: solve(0.5, 1.0, gradient=Implicit()), "AbstractStationaryProblem.*got Contraction"),
+        (
+            lambda: jax.eval_shape(partial(solve, gradient=Implicit()), 0.5, 1.0),
+            "AbstractStationaryProblem.*got Contraction",
+        ),
     ],
 )
 def test_bad_gradients_are_named(make, message, untyped):

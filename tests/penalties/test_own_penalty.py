@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import Lasso
 
 from neurojax.convergence import Implicit, Status
-from neurojax.penalties import L1, AbstractProximalPenalty
-from neurojax.sparse_coding import ISTA, encode, random_dictionary
+from neurojax.penalties import AbstractProximalPenalty
+from neurojax.sparse_coding import ISTA, Dictionary, encode
 
 
 class OwnL1(AbstractProximalPenalty):
@@ -22,12 +23,18 @@ class OwnL1(AbstractProximalPenalty):
 
 
 def test_a_prox_is_enough_to_infer_and_what_else_is_needed_is_named():
-    dictionary = random_dictionary(jax.random.key(0), 12, 8)
-    x = jax.random.normal(jax.random.key(1), (8,))
-    settings = {"solver": ISTA(), "max_steps": 20000}
-    solution = encode(dictionary, x, OwnL1(), tol=1e-6, **settings)
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(12, 8))
+    atoms = (atoms / np.linalg.norm(atoms, axis=1, keepdims=True)).astype(np.float32)
+    x = rng.normal(size=8).astype(np.float32)
+
+    def code(x, **settings):
+        settings = {"solver": ISTA(), "max_steps": 20000, "tol": 1e-6, **settings}
+        return encode(Dictionary(atoms), x, OwnL1(), **settings)
+
+    solution = jax.jit(code)(x)
     assert solution.status == Status.converged
-    expected = encode(dictionary, x, L1(0.1), tol=1e-6, **settings).value
-    np.testing.assert_allclose(solution.value, expected, atol=1e-3)
+    model = Lasso(0.1 / 8, fit_intercept=False, tol=1e-12, max_iter=10**6)
+    np.testing.assert_allclose(solution.value, model.fit(atoms.T, x).coef_, atol=1e-3)
     with pytest.raises(ValueError, match="expected one with a gradient, got OwnL1"):
-        jax.grad(lambda x: encode(dictionary, x, OwnL1(), gradient=Implicit(), **settings).value.sum())(x)
+        jax.jit(jax.grad(lambda x: code(x, gradient=Implicit()).value.sum()))(x)

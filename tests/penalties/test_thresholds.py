@@ -1,6 +1,6 @@
 """The thresholding operators against brute-force minimisation in double precision."""
 
-from functools import partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +27,32 @@ PENALTIES = {
 }
 STEEP_V, STEEP_T = 3 * np.sqrt(3), 4.0
 
+N_POINTS = 2000  # of each kind in a sweep
+
 # What is tested here is rounding, which optimised code may do otherwise: it is compiled as it is for users.
 optimised = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-jit = partial(jax.jit, compiler_options=optimised)
 
-jitted = {operator: jit(operator) for operator in OPERATORS}
+
+class Padded:
+    """A jitted function of points (v, t), given as many as a sweep has: it is compiled once for a dtype."""
+
+    def __init__(self, function):
+        self.function = jax.jit(function, compiler_options=optimised)
+
+    def __call__(self, v, t):
+        v = np.atleast_1d(v)
+        t = np.broadcast_to(np.asarray(t, v.dtype), v.shape)
+        missing = len(sweep(v.dtype.type)[0]) - v.size
+        found = self.function(*(np.pad(a, (0, missing), constant_values=1) for a in (v, t)))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: v.size], found)
+
+
+jitted = {operator: Padded(operator) for operator in OPERATORS}
 jitted_derivatives = {
-    operator: jit(jax.vmap(jax.value_and_grad(operator, argnums=(0, 1)))) for operator in OPERATORS
+    operator: Padded(jax.vmap(jax.value_and_grad(operator, argnums=(0, 1)))) for operator in OPERATORS
 }
 jitted_curvatures = {
-    operator: jit(jax.vmap(jax.hessian(lambda vt, f=operator: f(vt[0], vt[1])))) for operator in OPERATORS
+    operator: Padded(jax.vmap(jax.hessian(operator, argnums=(0, 1)))) for operator in OPERATORS
 }
 
 
@@ -86,10 +102,11 @@ def minimiser(operator, v, t):
     return u, well_posed
 
 
+@cache
 def sweep(dtype):
     """v and t as the given dtype holds them: the whole range, tiny v, and everything that is critical."""
     rng = np.random.default_rng(0)
-    n = 10_000
+    n = N_POINTS
     t = 10 ** rng.uniform(-6, 3, n)
     near = 1 + rng.choice([-1, 1], n) * 10 ** rng.uniform(-7, -0.5, n)
     grid_v, grid_t = np.meshgrid(np.geomspace(1e-9, 1e4, 53), np.geomspace(1e-6, 1e3, 37))
@@ -130,7 +147,7 @@ def test_minimises_in_double_precision(operator, x64):
 @pytest.mark.parametrize("operator", PENALTIES)
 def test_no_point_of_a_fine_grid_is_better(operator):
     v, t = sweep(np.float32)
-    v, t = v[::97].astype(np.float64), t[::97].astype(np.float64)
+    v, t = v[::23].astype(np.float64), t[::23].astype(np.float64)
     grid = np.concatenate([np.linspace(0, 1, 2001), np.geomspace(1e-7, 1, 2001)])
     u = np.asarray(jitted[operator](v.astype(np.float32), t.astype(np.float32)), np.float64)
     best = np.min(objective(operator, v[:, None] * grid, v[:, None], t[:, None]), -1)
@@ -145,7 +162,7 @@ def test_no_point_of_a_fine_grid_is_better(operator):
     st.floats(-6, 3).map(lambda power: float(np.float32(10**power))),
 )
 def test_no_trial_point_is_better(operator, v, t):
-    u = float(jitted[operator](jnp.float32(v), jnp.float32(t)))
+    u = float(jitted[operator](np.float32(v), np.float32(t))[0])
     trials = u + np.outer([-1, 1], np.append(np.geomspace(1e-6, 1, 50), 0)).ravel() * abs(v)
     best = np.min(objective(operator, np.append(trials, [0.0, v]), v, t))
     rounding = 0.5 * max(1e-6 * abs(v), 1e-30) ** 2
@@ -173,10 +190,10 @@ def test_cauchy_jumps_where_two_minima_tie(t):
 
 
 def test_cauchy_is_continuous_below_four():
-    v = jnp.linspace(0, 10, 20_001)
-    u = np.asarray(jitted[cauchy_threshold](v, jnp.full_like(v, 3.9)))
+    v = np.linspace(0, 10, 10_001, dtype=np.float32)
+    u = jitted[cauchy_threshold](v, 3.9)
     assert np.all(np.diff(u) > 0)
-    assert np.max(np.diff(u)) < 40.1 * 5e-4
+    assert np.max(np.diff(u)) < 40.1 * 1e-3
 
 
 @pytest.mark.parametrize(("dtype", "tol"), [(np.float32, 1e-6), (np.float64, 1e-13)])
@@ -221,7 +238,7 @@ def far_from_jumps(operator, v, t, h):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_derivatives_agree_with_differences(operator, x64):
-    v, t = (x[::9] for x in sweep(np.float64))
+    v, t = (x[::2] for x in sweep(np.float64))
     v, t = v[np.abs(v) > 1e-3], t[np.abs(v) > 1e-3]
     h = 1e-6
     keep = far_from_jumps(operator, v, t, h)
@@ -251,8 +268,8 @@ def test_derivatives_agree_with_differences(operator, x64):
     ],
 )
 def test_derivatives_on_both_sides_of_a_threshold(operator, v, t, below, above):
-    points = v * jnp.array([1 - 1e-6, 1 + 1e-6, 1.0])
-    by_v, by_t = jitted_derivatives[operator](points, jnp.full(3, t))[1]
+    points = v * np.array([1 - 1e-6, 1 + 1e-6, 1.0], np.float32)
+    by_v, by_t = jitted_derivatives[operator](points, t)[1]
     np.testing.assert_allclose(np.stack([by_v, by_t], -1)[:2], [below, above])
     assert np.all(np.isfinite([by_v[2], by_t[2]]))
 
@@ -260,7 +277,8 @@ def test_derivatives_on_both_sides_of_a_threshold(operator, v, t, below, above):
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_is_nan(operator, dtype, x64):
-    v, t = (x[::5] for x in sweep(dtype))
+    """Second derivatives in single precision only, whose range is the smaller one."""
+    v, t = (x[::2] for x in sweep(dtype))
     special_v, special_t = np.meshgrid(
         [0, -0.0, 1e-30, 1e-12, 2, 1, 4, STEEP_V, np.sqrt(2), 1e4, 1e15], [0, 1e-30, 1e-6, 1, 4, 1e3, 1e12]
     )
@@ -270,15 +288,17 @@ def test_nothing_is_nan(operator, dtype, x64):
     assert u.dtype == by_v.dtype == by_t.dtype == dtype
     assert np.all(np.isfinite(u)) and np.all(np.isfinite(by_v)) and not np.any(np.isnan(by_t))
     assert np.all(np.abs(u) <= np.abs(v)) and np.all(u * v >= 0)
-    moderate = (np.abs(v) < 1e10) & (t > 1e-20) & (t < 1e10)
-    assert not np.any(np.isnan(jitted_curvatures[operator](np.stack([v, t], -1)[moderate])))
+    if dtype == np.float32:
+        moderate = (np.abs(v) < 1e10) & (t > 1e-20) & (t < 1e10)
+        curvatures = jitted_curvatures[operator](v[moderate], t[moderate])
+        assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(curvatures))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_zero_threshold_is_the_identity(operator):
-    v = jnp.array([-3.0, 0.0, 1e-20, 7.3, 1e4])
-    expected = jnp.maximum(v, 0) if operator is nonnegative_soft_threshold else v
-    u, (by_v, _) = jitted_derivatives[operator](v, jnp.zeros_like(v))
+    v = np.array([-3.0, 0.0, 1e-20, 7.3, 1e4], np.float32)
+    expected = np.maximum(v, 0) if operator is nonnegative_soft_threshold else v
+    u, (by_v, _) = jitted_derivatives[operator](v, 0)
     np.testing.assert_array_equal(u, expected)
     if operator is not nonnegative_soft_threshold:
         np.testing.assert_array_equal(by_v, np.ones(5))
@@ -286,24 +306,24 @@ def test_zero_threshold_is_the_identity(operator):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_nan_stays_and_infinity_is_kept(operator):
-    u = jitted[operator](jnp.array([jnp.nan, 1.0, jnp.inf]), jnp.ones(3))
-    np.testing.assert_array_equal(np.isnan(u), [True, False, False])
-    assert u[2] == jnp.inf
-    far = jnp.array([jnp.inf, 1.0, 1e30]), jnp.array([1.0, jnp.inf, 1.0])
-    assert np.all(np.isfinite(jitted_derivatives[operator](*far)[1]))
-    np.testing.assert_array_equal(jitted_derivatives[operator](*far)[1][0], [1, 0, 1])
-    assert np.isnan(jax.jit(operator)(jnp.ones(3), jnp.full(3, jnp.nan))).all()
+    u = jitted[operator](np.array([np.nan, 1.0, np.inf, 1.0], np.float32), [1, 1, 1, np.nan])
+    np.testing.assert_array_equal(np.isnan(u), [True, False, False, True])
+    assert u[2] == np.inf
+    far = jitted_derivatives[operator](np.array([np.inf, 1.0, 1e30], np.float32), [1.0, np.inf, 1.0])[1]
+    assert np.all(np.isfinite(far))
+    np.testing.assert_array_equal(far[0], [1, 0, 1])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_shapes_and_dtypes(operator):
     v = np.linspace(-4, 4, 6, dtype=np.float32).reshape(2, 3)
-    t = np.array([0.1, 0.5, 2.0])
-    u = jitted[operator](v, t)
-    assert u.shape == (2, 3) and u.dtype == jnp.float32
-    np.testing.assert_allclose(jax.jit(jax.vmap(operator, (1, 0), 1))(v, t), u, rtol=1e-6)
-    assert jitted[operator](2.0, 1).shape == ()
-    assert jitted[operator](jnp.asarray(v, jnp.bfloat16), t).dtype == jnp.bfloat16
+    t = np.array([0.1, 0.5, 2.0], np.float32)
+    u, mapped = jax.jit(lambda v, t: (operator(v, t), jax.vmap(operator, (1, 0), 1)(v, t)))(v, t)
+    assert u.shape == (2, 3) and u.dtype == np.float32
+    np.testing.assert_allclose(mapped, u, rtol=1e-6)
+    np.testing.assert_allclose(u.ravel(), jitted[operator](v.ravel(), np.tile(t, 2)), rtol=1e-6)
+    assert jax.eval_shape(operator, 2.0, 1).shape == ()
+    assert jax.eval_shape(operator, jnp.asarray(v, jnp.bfloat16), t).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest_encode import lasso
 from scipy.sparse import csr_array
 
 from neurojax.convergence import Implicit, NotConvergedError, Solution, Status, raise_unless_converged
 from neurojax.penalties import L1
-from neurojax.sparse_coding import Dictionary, SparseCodes, encode_batch, sparse_codes
+from neurojax.sparse_coding import FISTA, Dictionary, SparseCodes, encode_batch, sparse_codes
 from neurojax.sparse_coding._sparse_codes import keep_largest
 
 PENALTY = L1(0.1)
@@ -60,21 +61,6 @@ def test_outside_jit_a_code_that_does_not_fit_is_an_error(problem):
         encode_batch(dictionary, xs, PENALTY, max_active=allowed)
 
 
-def test_inside_jit_a_code_that_does_not_fit_has_a_status(problem):
-    dictionary, xs, dense, n_active = problem
-    allowed = int(np.median(n_active))
-    assert np.min(n_active) <= allowed < np.max(n_active)
-    encode = jax.jit(lambda rows: encode_batch(dictionary, rows, PENALTY, max_active=allowed))
-    solution = encode(xs)
-    is_cut = n_active > allowed
-    np.testing.assert_array_equal(solution.status, np.where(is_cut, Status.truncated, Status.converged))
-    codes = np.asarray(solution.value.to_dense())
-    np.testing.assert_allclose(codes[~is_cut], dense.value[~is_cut], atol=1e-6)
-    assert np.all(np.sum(codes != 0, axis=1) == np.minimum(n_active, allowed))
-    with pytest.raises(NotConvergedError, match=f"{np.sum(is_cut)} truncated"):
-        raise_unless_converged(solution)
-
-
 def test_a_broken_row_is_nonfinite_and_no_error(problem):
     dictionary, xs, _, n_active = problem
     broken = xs.copy()
@@ -87,26 +73,60 @@ def test_a_broken_row_is_nonfinite_and_no_error(problem):
     assert kept.status == Status.nonfinite and np.all(np.isnan(kept.value.values))
 
 
-def test_implicit_gradients_flow_through_the_values(small, x64):
-    atoms, xs = jnp.asarray(small[0]), jnp.asarray(small[1][:4])
-    weights = np.random.default_rng(0).normal(size=(4, 30))
+WIDTH = 6
+WEIGHTS = np.random.default_rng(0).normal(size=(8, 30))
 
-    def loss(strength, atoms, width):
-        codes = encode_batch(
-            Dictionary(atoms), xs, L1(strength), gradient=Implicit(), tol=1e-13, max_active=width
-        ).value
-        dense = codes if width is None else codes.to_dense()
-        return jnp.sum(weights * dense**2)
 
-    both = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
-    slopes = both(0.1, atoms, 30)[1]
-    for one, other in zip(slopes, both(0.1, atoms, None)[1], strict=True):
+def loss(point, xs, weights, width):
+    atoms, strength = point
+    settings = {"solver": FISTA(), "gradient": Implicit(), "tol": 1e-13, "max_active": width}
+    solution = encode_batch(Dictionary(atoms), xs, L1(strength), **settings)
+    return jnp.sum(weights * solution.value.to_dense() ** 2), solution
+
+
+jitted = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)
+
+
+@pytest.fixture
+def narrow(small, x64):
+    """The data and their codes, weights of the rows whose codes fit into the width, and which do not."""
+    atoms, xs = small
+    codes = np.array([lasso(atoms, x, 0.1) for x in xs])
+    is_cut = np.sum(codes != 0, axis=1) > WIDTH
+    assert 0 < np.sum(is_cut) < 8
+    return atoms, xs, codes, np.where(is_cut[:, None], 0, WEIGHTS), is_cut
+
+
+def test_inside_jit_a_code_that_does_not_fit_has_a_status(narrow):
+    atoms, xs, codes, weights, is_cut = narrow
+    _, solution = jitted((atoms, np.array(0.1)), xs, weights, WIDTH)[0]
+    np.testing.assert_array_equal(solution.status, np.where(is_cut, Status.truncated, Status.converged))
+    found = np.asarray(solution.value.to_dense())
+    np.testing.assert_allclose(found[~is_cut], codes[~is_cut], atol=1e-6)
+    assert np.all(np.sum(found != 0, axis=1) == np.minimum(np.sum(codes != 0, axis=1), WIDTH))
+    with pytest.raises(NotConvergedError, match=f"{np.sum(is_cut)} truncated"):
+        raise_unless_converged(solution)
+
+
+def test_implicit_gradients_flow_through_the_values(narrow):
+    atoms, xs, _, weights, is_cut = narrow
+    point = atoms, np.array(0.1)
+    _, slopes = jitted(point, xs, weights, WIDTH)
+    rng = np.random.default_rng(1)
+    for direction in ((rng.normal(size=atoms.shape), np.array(0.0)), (0 * atoms, np.array(1.0))):
+        ends = [
+            jitted(jax.tree.map(lambda p, d, h=h: p + h * d, point, direction), xs, weights, WIDTH)[0][0]
+            for h in (1e-6, -1e-6)
+        ]
+        slope = sum(np.sum(s * d) for s, d in zip(slopes, direction, strict=True))
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
+    # Not jitted, a gradient sees statuses that may or may not be tracers: the same numbers either way.
+    fitting = np.flatnonzero(~is_cut)[np.arange(8) % np.sum(~is_cut)]
+    plain = jax.grad(loss, has_aux=True)(point, xs[fitting], weights[fitting], WIDTH)[0]
+    expected = jitted(point, xs[fitting], weights[fitting], WIDTH)[1]
+    for one, other in zip(plain, expected, strict=True):
         assert np.any(one)
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-    numeric = (both(0.1 + 1e-5, atoms, 30)[0] - both(0.1 - 1e-5, atoms, 30)[0]) / 2e-5
-    np.testing.assert_allclose(slopes[0], numeric, rtol=1e-5)
-    # Not jitted, a gradient sees statuses that may or may not be tracers: the same numbers either way.
-    np.testing.assert_allclose(jax.grad(loss)(0.1, atoms, 30), slopes[0], rtol=1e-9)
 
 
 def test_bad_input_is_named(problem, untyped):
