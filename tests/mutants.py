@@ -46,7 +46,14 @@ TESTS = {
     "boltzmann": ["*/test_rbm_*"],
     "convergence": ["*/test_gradients*"],
     "distributed": ["*/test_collectives*"],
-    "ground": ["*/test_random*", "*/test_untrusted*", "*/test_*bad_input*", "*/test_ae_sparse*"],
+    "ground": [
+        "*/test_random*",
+        "*/test_untrusted*",
+        "*/test_*bad_input*",
+        "*/test_rbm_learning*",
+        "*/test_ae_losses*",
+        "*/test_ae_sparse*",
+    ],
     "proximal": [
         "*/test_proximal*",
         "*/test_solvers*",
