@@ -4,11 +4,19 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
 from neurojax import autoencoder as ae
+
+
+def array(values, dtype=None):
+    """NumPy's numbers on the device, in JAX's default precision if none is given; compiles no program."""
+    return jax.device_put(np.asarray(values, dtype))
+
+
+def zeros(*shape):
+    return array(np.zeros(shape))
 
 
 def quick(function, **settings):
@@ -40,7 +48,17 @@ def finite_differences(function, tree, step=1e-5):
     row = flat(tree)
     values = quick(jax.vmap(lambda row: function(filled(tree, row))))
     moves = step * np.eye(row.size)
-    return np.asarray(values(row + moves) - values(row - moves)) / (2 * step)
+    return (np.asarray(values(row + moves)) - np.asarray(values(row - moves))) / (2 * step)
+
+
+def differences_one_by_one(function, tree, step=1e-5):
+    """The same of a function that is compiled already, or is NumPy's."""
+    row, slopes = flat(tree), []
+    for i in range(row.size):
+        moved = np.repeat(row[None], 2, axis=0)
+        moved[:, i] += step, -step
+        slopes.append(np.subtract(*(float(function(filled(tree, x))) for x in moved)) / (2 * step))
+    return np.array(slopes)
 
 
 def standard_scores(values, expected, floor=1e-12):
@@ -53,17 +71,15 @@ def standard_scores(values, expected, floor=1e-12):
 def layer(weight, bias, dtype=float):
     """A dense layer of given numbers."""
     n_out, n_in = np.shape(weight)
-    new = eqx.nn.Linear(n_in, n_out, dtype=dtype, key=jax.random.key(0))
-    return eqx.tree_at(
-        lambda x: (x.weight, x.bias), new, (jnp.asarray(weight, dtype), jnp.asarray(bias, dtype))
-    )
+    new = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, dtype=dtype, key=jax.random.key(0))
+    return eqx.tree_at(lambda x: (x.weight, x.bias), new, (array(weight, dtype), array(bias, dtype)))
 
 
 def moved(tree, seed, scale=0.3):
     """A tree with noise on all its numbers: biases of exactly 0 would hide faults."""
     row = flat(tree)
     noise = np.random.default_rng(seed).normal(size=row.size)
-    return filled(tree, jnp.asarray(row + (scale * noise).astype(row.dtype)))
+    return jax.device_put(filled(tree, row + (scale * noise).astype(row.dtype)))
 
 
 def drawn(make, seed, scale=0.8):
@@ -72,7 +88,7 @@ def drawn(make, seed, scale=0.8):
 
     def numbers(leaf):
         is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
-        return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype) if is_shape else leaf
+        return array(rng.normal(0, scale, leaf.shape), leaf.dtype) if is_shape else leaf
 
     return jax.tree.map(numbers, eqx.filter_eval_shape(make))
 
@@ -109,7 +125,7 @@ class Gaussian(NamedTuple):
 
     def gap(self, x, vae):
         """KL(q(z | x) ‖ p(z | x)) of the machine's q."""
-        q = vae.posterior(jnp.asarray(x))
+        q = vae.posterior(array(x))
         variance, mean = np.exp(2 * np.asarray(q.log_scale)), np.asarray(q.mean)
         precision = np.linalg.inv(self.posterior_covariance)
         away = mean - self.gain @ (np.asarray(x) - self.bias)

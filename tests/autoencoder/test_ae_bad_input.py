@@ -6,19 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from autoencoder_truth import layer
+from autoencoder_truth import (
+    array,
+    drawn,
+    layer,
+    zeros,
+)
 
 from neurojax import autoencoder as ae
 from neurojax.training import fit
 
 KEY = jax.random.key(0)
-PLAIN = ae.Autoencoder.from_sizes(6, [4], KEY)
-UNTIED = ae.Autoencoder.from_sizes(6, [4], KEY, is_tied=False)
-VAE = ae.VariationalAutoencoder.from_sizes(6, [4], 2, KEY)
-REAL_VAE = ae.VariationalAutoencoder.from_sizes(6, [4], 2, KEY, output=ae.GaussianOutput())
-CLASSIFIER = ae.Classifier.from_autoencoder(PLAIN, 3)
 ROWS = np.full((5, 6), 0.5, "float32")
-SAE = ae.SparseAutoencoder.from_data(ROWS, 8, KEY, selection=ae.TopK(2))
+PLAIN = drawn(lambda: ae.Autoencoder.from_sizes(6, [4], KEY), 0)
+UNTIED = drawn(lambda: ae.Autoencoder.from_sizes(6, [4], KEY, is_tied=False), 0)
+VAE = drawn(lambda: ae.VariationalAutoencoder.from_sizes(6, [4], 2, KEY), 0)
+REAL_VAE = eqx.tree_at(lambda vae: vae.output, VAE, ae.GaussianOutput())
+CLASSIFIER = drawn(lambda: ae.Classifier.from_autoencoder(PLAIN, 3), 0)
+SAE = drawn(lambda: ae.SparseAutoencoder.from_data(ROWS, 8, KEY, selection=ae.TopK(2)), 0)
 SPARSE = ae.SparseAutoencoderObjective()
 SGD = optax.sgd(0.1)
 
@@ -46,7 +51,7 @@ def classify(rows, labels):
 
 
 def sparse(selection, n_units=8):
-    return ae.SparseAutoencoder.from_data(ROWS, n_units, KEY, selection=selection)
+    return drawn(lambda: ae.SparseAutoencoder.from_data(ROWS, n_units, KEY, selection=selection), 0)
 
 
 RATE = r"rate: expected a number in \[0, 1\), got "
@@ -95,14 +100,23 @@ CASES = {
         lambda: stacked(ROWS * 510, is_pretrained=False),
         RANGE + "255 to 255",
     ),
-    "x of another size": (lambda: PLAIN.encode(jnp.zeros(5)), r"x: expected shape \(6,\).*got shape \(5,\)"),
-    "many x": (lambda: PLAIN.encode(jnp.zeros((2, 6))), r"x: expected shape \(6,\).*got shape \(2, 6\)"),
-    "code": (lambda: PLAIN.decode(jnp.zeros(6)), r"code: expected shape \(4,\).*got shape \(6,\)"),
-    "x of a variational machine": (lambda: VAE.posterior(jnp.zeros(5)), r"x: expected shape \(6,\).*\(5,\)"),
-    "z": (lambda: VAE.decode(jnp.zeros(4)), r"code: expected shape \(2,\).*\(4,\)"),
-    "x of a sparse one": (lambda: SAE.encode(jnp.zeros(5)), r"x: expected shape \(6,\).*\(5,\)"),
-    "code of a sparse one": (lambda: SAE.decode(jnp.zeros(5)), r"code: expected shape \(8,\).*\(5,\)"),
-    "x of a classifier": (lambda: CLASSIFIER.encode(jnp.zeros(5)), r"x: expected shape \(6,\).*\(5,\)"),
+    "x of another size": (
+        lambda: PLAIN.encode(zeros(5)),
+        r"x: expected shape \(6,\).*got shape \(5,\)",
+    ),
+    "many x": (
+        lambda: PLAIN.encode(zeros(2, 6)),
+        r"x: expected shape \(6,\).*got shape \(2, 6\)",
+    ),
+    "code": (lambda: PLAIN.decode(zeros(6)), r"code: expected shape \(4,\).*got shape \(6,\)"),
+    "x of a variational machine": (
+        lambda: VAE.posterior(zeros(5)),
+        r"x: expected shape \(6,\).*\(5,\)",
+    ),
+    "z": (lambda: VAE.decode(zeros(4)), r"code: expected shape \(2,\).*\(4,\)"),
+    "x of a sparse one": (lambda: SAE.encode(zeros(5)), r"x: expected shape \(6,\).*\(5,\)"),
+    "code of a sparse one": (lambda: SAE.decode(zeros(5)), r"code: expected shape \(8,\).*\(5,\)"),
+    "x of a classifier": (lambda: CLASSIFIER.encode(zeros(5)), r"x: expected shape \(6,\).*\(5,\)"),
     # Corruptions.
     "masks all": (lambda: ae.MaskingNoise(1.0), RATE + "1.0"),
     "masks less than none": (lambda: ae.MaskingNoise(-0.1), RATE + "-0.1"),
@@ -125,11 +139,11 @@ CASES = {
         "decoder: expected layers from the 4 units of the code to the 6 features, got 4 to 5",
     ),
     "tied of another size": (
-        lambda: ae.Autoencoder(PLAIN.encoder, (ae.TiedLinear(jnp.zeros(5)),)),
+        lambda: ae.Autoencoder(PLAIN.encoder, (ae.TiedLinear(zeros(5)),)),
         r"decoder: expected 1 tied layers with biases of \[6\] numbers.*\[\(5,\)\]",
     ),
     "tied in part": (
-        lambda: ae.Autoencoder((dense(5, 6), dense(4, 5)), (ae.TiedLinear(jnp.zeros(5)), dense(6, 5))),
+        lambda: ae.Autoencoder((dense(5, 6), dense(4, 5)), (ae.TiedLinear(zeros(5)), dense(6, 5))),
         r"decoder: expected 2 tied layers .*\[\(5,\), None\]",
     ),
     "no decoder": (lambda: ae.Autoencoder(PLAIN.encoder, ()), "decoder: number of layers: .* ≥ 1, got 0"),
@@ -143,11 +157,11 @@ CASES = {
         "decoder: expected layers from half the posterior layer's numbers to .* 5/2 to 6, got 2 to 6",
     ),
     "atoms of another size": (
-        lambda: ae.SparseAutoencoder(dense(8, 5), jnp.zeros((8, 6)), jnp.zeros(6), ae.ReLU()),
+        lambda: ae.SparseAutoencoder(dense(8, 5), zeros(8, 6), zeros(6), ae.ReLU()),
         "encoder: expected a layer from 6 features to 8 units, as atoms have, got 5 to 8",
     ),
     "bias of another size": (
-        lambda: ae.SparseAutoencoder(dense(8, 6), jnp.zeros((8, 6)), jnp.zeros(8), ae.ReLU()),
+        lambda: ae.SparseAutoencoder(dense(8, 6), zeros(8, 6), zeros(8), ae.ReLU()),
         r"decoder_bias: expected shape \(6,\).*\(8,\)",
     ),
     # Selections.
@@ -158,8 +172,11 @@ CASES = {
     ),
     "k of nothing": (lambda: ae.TopK(0), "k: expected a whole number ≥ 1, got 0"),
     "k with a fraction": (lambda: ae.TopK(1.5), "k: expected a whole number ≥ 1, got 1.5"),
-    "top k": (lambda: ae.top_k(jnp.zeros(3), 4), "k: expected at most the 3 units there are, got 4"),
-    "top k of a batch": (lambda: ae.top_k_batch(jnp.zeros((5, 3)), 4), "k: expected at most the 3 units"),
+    "top k": (lambda: ae.top_k(zeros(3), 4), "k: expected at most the 3 units there are, got 4"),
+    "top k of a batch": (
+        lambda: ae.top_k_batch(zeros(5, 3), 4),
+        "k: expected at most the 3 units",
+    ),
     "thresholds of others": (
         lambda: sparse(ae.JumpReLU.from_threshold(7)),
         r"log_threshold: expected shape \(8,\), one for each unit, got \(7,\)",
@@ -203,19 +220,19 @@ CASES = {
         "model: expected an instance of Classifier, got Autoencoder",
     ),
     "noise of whole numbers": (
-        lambda: ae.MaskingNoise(0.5)(jnp.ones(6, int), KEY),
+        lambda: ae.MaskingNoise(0.5)(array(np.ones(6, int)), KEY),
         "x: expected real floating-point numbers, got dtype int32",
     ),
     "bound of pixels": (
-        lambda: ae.elbo(VAE, 2 * jnp.ones(6), KEY),
+        lambda: ae.elbo(VAE, 2 * array(np.ones(6)), KEY),
         r"x: expected numbers in \[0, 1\], got 2 to 2",
     ),
     "likelihood of pixels": (
-        lambda: ae.log_likelihood(VAE, -jnp.ones(6), KEY, n_samples=5),
+        lambda: ae.log_likelihood(VAE, -array(np.ones(6)), KEY, n_samples=5),
         r"x: expected numbers in \[0, 1\], got -1 to -1",
     ),
     "scales of others": (
-        lambda: ae.Autoencoder.from_sizes(6, [3], KEY, output=ae.GaussianOutput(jnp.ones(3))),
+        lambda: ae.Autoencoder.from_sizes(6, [3], KEY, output=ae.GaussianOutput(array(np.ones(3)))),
         r"scale: expected one number, or one for each of 6 features, got shape \(3,\)",
     ),
     "objective of another model": (
@@ -236,10 +253,16 @@ CASES = {
     "beta": (lambda: ae.ELBOObjective(beta=-1.0), "beta: expected a number ≥ 0, got -1.0"),
     "no draw": (lambda: ae.ELBOObjective(n_samples=0), "n_samples: .* ≥ 1, got 0"),
     "no weight": (lambda: ae.ImportanceWeightedObjective(0), "n_samples: .* ≥ 1, got 0"),
-    "elbo of no draw": (lambda: ae.elbo(VAE, jnp.zeros(6), KEY, n_samples=0), "n_samples: .* ≥ 1, got 0"),
-    "one draw": (lambda: ae.log_likelihood(VAE, jnp.zeros(6), KEY, n_samples=1), "n_samples: .* ≥ 2, got 1"),
+    "elbo of no draw": (
+        lambda: ae.elbo(VAE, zeros(6), KEY, n_samples=0),
+        "n_samples: .* ≥ 1, got 0",
+    ),
+    "one draw": (
+        lambda: ae.log_likelihood(VAE, zeros(6), KEY, n_samples=1),
+        "n_samples: .* ≥ 2, got 1",
+    ),
     "none at once": (
-        lambda: ae.log_likelihood(VAE, jnp.zeros(6), KEY, n_at_once=0),
+        lambda: ae.log_likelihood(VAE, zeros(6), KEY, n_at_once=0),
         "n_at_once: .* ≥ 1, got 0",
     ),
     # Stacks.
@@ -301,5 +324,5 @@ def test_real_data_are_welcome_where_units_are_gaussian():
 
 
 def test_traced_settings_are_not_checked():
-    assert jax.jit(lambda rate: ae.MaskingNoise(rate)(jnp.ones(3), KEY))(0.5).shape == (3,)
-    assert jax.jit(lambda scale: ae.GaussianOutput(scale).sample(jnp.ones(3), KEY))(0.5).shape == (3,)
+    assert jax.jit(lambda rate: ae.MaskingNoise(rate)(array(np.ones(3)), KEY))(0.5).shape == (3,)
+    assert jax.jit(lambda scale: ae.GaussianOutput(scale).sample(array(np.ones(3)), KEY))(0.5).shape == (3,)

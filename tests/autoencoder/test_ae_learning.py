@@ -1,11 +1,21 @@
 """Learning of the plain autoencoder: its updates by hand, in NumPy and in PyTorch."""
 
+from functools import cache
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from autoencoder_truth import drawn, flat, moved, prototypes, quick
+from autoencoder_truth import (
+    array,
+    drawn,
+    flat,
+    prototypes,
+    quick,
+)
+from autoencoder_truth import (
+    layer as dense,
+)
 
 from neurojax import autoencoder as ae
 from neurojax.training import NonFiniteLossError, fit
@@ -23,11 +33,13 @@ def batch(dtype="float64"):
     return np.random.default_rng(0).random((8, 12)).astype(dtype)
 
 
+@cache
 def learned(is_tied, dtype="float64"):
+    """Run once for the comparisons with NumPy and with PyTorch."""
     result = fit(
         start(is_tied, dtype),
         ae.ReconstructionObjective(),
-        jnp.asarray(batch(dtype)),
+        array(batch(dtype)),
         optimizer=SGD,
         n_steps=STEPS,
         key=KEY,
@@ -101,14 +113,11 @@ def test_tied_weights_receive_both_gradients(x64):
     tied = drawn(lambda: ae.Autoencoder.from_sizes(12, [5, 3], KEY), 3)
     transposes = []
     for own, layer in zip(tied.decoder, reversed(tied.encoder), strict=True):
-        free = ae.Autoencoder.from_sizes(layer.in_features, [layer.out_features], KEY, is_tied=False)
-        new = free.decoder[0]
-        new = jax.tree.unflatten(jax.tree.structure(new), [layer.weight.T, own.bias])
-        transposes.append(new)
+        transposes.append(dense(np.asarray(layer.weight).T, own.bias))
     untied = ae.Autoencoder(tied.encoder, tuple(transposes))
-    rows = jnp.asarray(batch())
-    gradient = quick(jax.value_and_grad(lambda m: ae.ReconstructionObjective()(m, None, rows, KEY)[0]))
-    (loss, of_tied), (same_loss, of_untied) = gradient(tied), gradient(untied)
+    rows = batch()
+    gradient = quick(jax.value_and_grad(lambda m, rows: ae.ReconstructionObjective()(m, None, rows, KEY)[0]))
+    (loss, of_tied), (same_loss, of_untied) = jax.device_get((gradient(tied, rows), gradient(untied, rows)))
     np.testing.assert_allclose(loss, same_loss, rtol=1e-13)
     for i, layer in enumerate(of_tied.encoder):
         alone, back = of_untied.encoder[i].weight, of_untied.decoder[-1 - i].weight.T
@@ -119,13 +128,12 @@ def test_tied_weights_receive_both_gradients(x64):
 
 
 def test_a_diverging_run_stops_with_the_step():
-    model = ae.Autoencoder.from_sizes(
-        12, [4], KEY, output=ae.GaussianOutput(), activation=jax.nn.relu, is_tied=False
-    )
-    rows = jnp.asarray(prototypes(0, 30)[0], "float32")
+    settings = {"output": ae.GaussianOutput(), "activation": jax.nn.relu, "is_tied": False}
+    model = drawn(lambda: ae.Autoencoder.from_sizes(12, [4], KEY, **settings), 0)
+    rows = array(prototypes(0, 30)[0], "float32")
     with pytest.raises(NonFiniteLossError, match=r"step \d+: expected a finite") as caught:
         fit(
-            moved(model, 0),
+            model,
             ae.ReconstructionObjective(),
             rows,
             optimizer=optax.sgd(1e4),
@@ -139,9 +147,9 @@ def test_a_diverging_run_stops_with_the_step():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_gradients_of_saturated_models_are_finite(x64, dtype):
     """Weights of 10⁴, every unit saturated, right and wrong; with all penalties."""
-    model = jax.tree.map(lambda x: 1e4 * x, start(False, dtype))
-    rows = jnp.asarray(batch(dtype).round())
+    model = jax.tree.map(lambda x: array(1e4 * np.asarray(x)), start(False, dtype))
+    rows = batch(dtype).round()
     objective = ae.ReconstructionObjective(contraction=0.1, sparsity=1.0, l1=0.1)
-    loss, gradient = quick(jax.value_and_grad(lambda m: objective(m, None, rows, KEY)[0]))(model)
+    loss, gradient = quick(jax.value_and_grad(lambda m, rows: objective(m, None, rows, KEY)[0]))(model, rows)
     assert loss.dtype == dtype and np.isfinite(loss) and loss > 1e4
     assert np.isfinite(flat(gradient)).all() and np.abs(flat(gradient)).max() > 0.01

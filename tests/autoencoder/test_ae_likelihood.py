@@ -6,14 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from autoencoder_truth import DIAGONAL, POINTS, SKEWED, quick, standard_scores
+from autoencoder_truth import (
+    DIAGONAL,
+    POINTS,
+    SKEWED,
+    array,
+    quick,
+    standard_scores,
+    zeros,
+)
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 from neurojax import autoencoder as ae
 
 KEY = jax.random.key(0)
-X = jnp.asarray(POINTS[0], "float32")
+X = array(POINTS[0], "float32")
 
 
 log_likelihood = quick(ae.log_likelihood, static_argnames=("n_samples", "n_at_once"))
@@ -48,7 +56,7 @@ def test_with_the_exact_posterior_one_draw_tells_all(x64, dtype, tolerance):
         estimate = ae.log_likelihood(vae, x, KEY, n_samples=50, n_at_once=20)
         return ae.importance_weighted_bound(vae, x, KEY, n_samples=1), weights, estimate
 
-    bound, weights, estimate = told(jnp.asarray(POINTS, dtype))
+    bound, weights, estimate = told(array(POINTS, dtype))
     exact = DIAGONAL.log_p(POINTS)
     assert bound.dtype == weights.dtype == estimate.value.dtype == dtype
     np.testing.assert_allclose(bound, exact, rtol=tolerance)
@@ -60,7 +68,7 @@ def test_with_the_exact_posterior_one_draw_tells_all(x64, dtype, tolerance):
 
 @pytest.mark.parametrize(("truth", "inflation"), [(DIAGONAL, 1.0), (SKEWED, 1.0), (SKEWED, 1.4)])
 def test_elbo_is_below_by_the_divergence_from_the_exact_posterior(x64, truth, inflation):
-    vae, x = truth.vae(inflation), jnp.asarray(POINTS[1])
+    vae, x = truth.vae(inflation), array(POINTS[1])
     values = over_keys(ae.elbo, vae, x, jax.random.split(KEY, 4000), n_samples=2)
     gap = truth.gap(x, vae)
     if truth is DIAGONAL:
@@ -70,40 +78,40 @@ def test_elbo_is_below_by_the_divergence_from_the_exact_posterior(x64, truth, in
 
 
 def test_the_divergence_is_the_mean_over_draws_and_beta_its_weight(x64):
-    q = ae.GaussianPosterior(jnp.array([0.5, -1.0, 0.0]), jnp.array([0.3, -0.7, 0.0]))
-    prior = ae.GaussianPosterior(jnp.zeros(3), jnp.zeros(3))
+    q = ae.GaussianPosterior(array([0.5, -1.0, 0.0]), array([0.3, -0.7, 0.0]))
+    prior = ae.GaussianPosterior(zeros(3), zeros(3))
 
     @quick
     @jax.vmap
     def difference(key):
         z = q.sample(key)
-        return q.log_density(z) - prior.log_density(z), z
+        return q.log_density(z) - prior.log_density(z), z, q.log_density(z)
 
-    values, zs = difference(jax.random.split(KEY, 20_000))
+    values, zs, of_q = map(np.asarray, difference(jax.random.split(KEY, 5000)))
     assert abs(standard_scores(values, q.divergence())) < 4
     assert np.abs(standard_scores(zs, q.mean)).max() < 4
     density = norm(q.mean, np.exp(q.log_scale)).logpdf(zs[:5]).sum(axis=1)
-    np.testing.assert_allclose(jax.vmap(q.log_density)(zs[:5]), density, rtol=1e-12)
+    np.testing.assert_allclose(of_q[:5], density, rtol=1e-12)
     variance = np.exp(2 * np.asarray(q.log_scale))
     by_hand = 0.5 * np.sum(np.asarray(q.mean) ** 2 + variance - 1 - np.log(variance))
     np.testing.assert_allclose(q.divergence(), by_hand, rtol=1e-13)
     assert prior.divergence() == 0
-    vae, x = SKEWED.vae(), jnp.asarray(POINTS[1])
-    values = quick(jax.vmap(lambda beta: ae.elbo(vae, x, KEY, beta=beta)))(jnp.array([0.0, 1.0, 3.5]))
+    vae, x = SKEWED.vae(), array(POINTS[1])
+    values = quick(jax.vmap(lambda beta: ae.elbo(vae, x, KEY, beta=beta)))(array([0.0, 1.0, 3.5]))
     steps = np.array([1.0, 3.5]) * vae.posterior(x).divergence()
     np.testing.assert_allclose(values[0] - values[1:], steps, rtol=1e-12)
 
 
 def test_the_bound_rises_to_the_likelihood_with_draws(x64):
-    vae, x, keys = SKEWED.vae(1.4), jnp.asarray(POINTS[1]), jax.random.split(KEY, 4000)
+    vae, x, keys = SKEWED.vae(1.4), array(POINTS[1]), jax.random.split(KEY, 4000)
     exact = SKEWED.log_p(x)
-    counts = (1, 4, 20, 100)
+    counts = (1, 5, 100)
     values = [
         over_keys(ae.importance_weighted_bound, vae, x, keys[: 16_000 // n], n_samples=n) for n in counts
     ]
     means = np.array([v.mean() for v in values])
     errors = np.array([v.std() / len(v) ** 0.5 for v in values])
-    assert (np.diff(means)[:2] > 4 * np.hypot(errors[1:], errors[:-1])[:2]).all()
+    assert (np.diff(means) > 4 * np.hypot(errors[1:], errors[:-1])).all()
     assert (means < exact + 4 * errors).all() and exact - means[-1] < 0.02
     # One draw: the ELBO, with the divergence sampled.
     assert abs(means[0] - (exact - SKEWED.gap(x, vae))) < 4 * errors[0]
@@ -111,30 +119,29 @@ def test_the_bound_rises_to_the_likelihood_with_draws(x64):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_log_likelihood_is_exact_to_two_hundredths_of_a_nat(x64, dtype):
+    @quick
+    def estimate(xs, vae):
+        return jax.vmap(lambda x: ae.log_likelihood(vae, x, KEY, n_samples=20_000, n_at_once=500))(xs)
+
     for truth, inflation in ((DIAGONAL, 1.3), (SKEWED, 1.0), (SKEWED, 1.4)):
         vae, exact = truth.vae(inflation, dtype), truth.log_p(POINTS)
-
-        @quick
-        def estimate(xs, vae):
-            return jax.vmap(lambda x: ae.log_likelihood(vae, x, KEY, n_samples=20_000, n_at_once=500))(xs)
-
-        came = estimate(jnp.asarray(POINTS, dtype), vae)
-        np.testing.assert_allclose(came.value, exact, atol=0.02)
-        assert (np.abs(came.value - exact) < 4 * came.standard_error).all()
-        assert ((came.effective_sample_size > 500) & (came.effective_sample_size < 19_999)).all()
+        value, error, size = map(np.asarray, estimate(array(POINTS, dtype), vae))
+        np.testing.assert_allclose(value, exact, atol=0.02)
+        assert (np.abs(value - exact) < 4 * error).all()
+        assert ((size > 500) & (size < 19_999)).all()
 
 
 def test_standard_errors_are_honest(x64):
-    vae, x = SKEWED.vae(1.4), jnp.asarray(POINTS[0])
+    vae, x = SKEWED.vae(1.4), array(POINTS[0])
     came = over_keys(ae.log_likelihood, vae, x, jax.random.split(KEY, 200), n_samples=500)
-    scatter = came.value.std(ddof=1)
+    scatter = np.std(came.value, ddof=1)
     # 200 values tell a standard deviation to 5 %.
     np.testing.assert_allclose(np.mean(came.standard_error), scatter, rtol=0.2)
     assert abs(standard_scores(came.value, SKEWED.log_p(x))) < 4
 
 
 def test_the_estimate_is_that_of_all_weights_at_once(x64):
-    vae, x = SKEWED.vae(1.4), jnp.asarray(POINTS[0])
+    vae, x = SKEWED.vae(1.4), array(POINTS[0])
 
     @quick
     def weights():
@@ -148,7 +155,7 @@ def test_the_estimate_is_that_of_all_weights_at_once(x64):
         w.std(ddof=1) / 10 / w.mean(),
         w.sum() ** 2 / np.sum(w**2),
     )
-    for n_at_once in (1, 7, 1000):
+    for n_at_once in (7, 1000):
         came = log_likelihood(vae, x, KEY, n_samples=100, n_at_once=n_at_once)
         np.testing.assert_allclose(came, expected, rtol=1e-11)
 
@@ -168,7 +175,7 @@ def test_memory_does_not_grow_with_draws():
 
 def test_far_away_data_underflow_nowhere():
     # Weights of e^{-10⁴} in float32.
-    vae, x = DIAGONAL.vae(dtype="float32"), jnp.array([100.0, -100.0, 100.0, 100.0])
+    vae, x = DIAGONAL.vae(dtype="float32"), array([100.0, -100.0, 100.0, 100.0])
     came = log_likelihood(vae, x, KEY, n_samples=300)
     np.testing.assert_allclose(came.value, DIAGONAL.log_p(np.asarray(x)), rtol=1e-4)
     assert came.value < -5000 and np.isfinite(came).all()

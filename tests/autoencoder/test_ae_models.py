@@ -5,7 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from autoencoder_truth import drawn, flat, quick
+from autoencoder_truth import (
+    array,
+    drawn,
+    flat,
+    quick,
+)
 
 from neurojax import autoencoder as ae
 from neurojax.runs import load, save
@@ -15,9 +20,7 @@ DATA = np.random.default_rng(0).random((4, 7))
 
 
 def sparse(selection):
-    return lambda dtype, key: ae.SparseAutoencoder.from_data(
-        jnp.asarray(DATA, dtype), 9, key, selection=selection
-    )
+    return lambda dtype, key: ae.SparseAutoencoder.from_data(array(DATA, dtype), 9, key, selection=selection)
 
 
 def plain(*args, **settings):
@@ -29,25 +32,26 @@ MODELS = {
     "untied, tanh": plain(7, [5, 3], is_tied=False, activation=jnp.tanh, output=ae.GaussianOutput(0.5)),
     "variational": lambda dtype, key: ae.VariationalAutoencoder.from_sizes(7, [5], 3, key, dtype=dtype),
     "learned scale": lambda dtype, key: ae.VariationalAutoencoder.from_sizes(
-        7, [], 3, key, output=ae.GaussianOutput(jnp.ones(7, dtype)), dtype=dtype
+        7, [], 3, key, output=ae.GaussianOutput(array(np.ones(7, dtype))), dtype=dtype
     ),
     "TopK": sparse(ae.TopK(2)),
-    "BatchTopK": sparse(ae.BatchTopK(2, jnp.array(0.1, "float32"))),
-    "JumpReLU": sparse(ae.JumpReLU(jnp.full(9, -2.0, "float32"), 0.1)),
+    "BatchTopK": sparse(ae.BatchTopK(2, array(0.1, "float32"))),
+    "JumpReLU": sparse(ae.JumpReLU(array(np.full(9, -2.0, "float32")), 0.1)),
     "classifier": lambda dtype, key: ae.Classifier.from_autoencoder(plain(7, [5, 3])(dtype, key), 4),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_vmap_is_the_loop_and_a_file_brings_the_model_back(x64, tmp_path, name):
-    model, rows = drawn(lambda: MODELS[name]("float64", KEY), 1), jnp.asarray(DATA)
+    model, rows = drawn(lambda: MODELS[name]("float64", KEY), 1), DATA
 
     def one(model, x):
         output = model.log_probabilities if name == "classifier" else model.reconstruct
         return model.encode(x), output(x)
 
     many = eqx.filter_jit(jax.vmap(one, (None, 0)))(model, rows)
-    alone = [eqx.filter_jit(one)(model, x) for x in rows]
+    single = eqx.filter_jit(one)
+    alone = [single(model, x) for x in DATA]
     for i in range(2):
         expected = np.stack([values[i] for values in alone])
         np.testing.assert_allclose(many[i], expected, rtol=1e-12, atol=1e-14)
@@ -56,11 +60,11 @@ def test_vmap_is_the_loop_and_a_file_brings_the_model_back(x64, tmp_path, name):
     shapes = eqx.filter_eval_shape(one, model, rows[0].astype("float32"))
     assert all(x.dtype == "float32" for x in shapes)
     save(tmp_path / "model.npz", model)
-    back = load(tmp_path / "model.npz", MODELS[name]("float32", jax.random.key(9)))
+    back = load(tmp_path / "model.npz", drawn(lambda: MODELS[name]("float32", KEY), 2))
     assert jax.tree.structure(back) == jax.tree.structure(model)
     np.testing.assert_array_equal(flat(back), flat(model))
     with pytest.raises(ValueError, match="mismatch"):
-        load(tmp_path / "model.npz", MODELS[name]("float64", KEY))
+        load(tmp_path / "model.npz", drawn(lambda: MODELS[name]("float64", KEY), 1))
 
 
 def sigmoid(x):
@@ -73,10 +77,10 @@ def test_deep_autoencoders_by_their_formula(x64):
     (w1, b1), (w2, b2) = ((np.asarray(layer.weight), np.asarray(layer.bias)) for layer in tied.encoder)
     c1, c2 = (np.asarray(layer.bias) for layer in tied.decoder)
     y = sigmoid(sigmoid(x @ w1.T + b1) @ w2.T + b2)
-    np.testing.assert_allclose(tied.encode(jnp.asarray(x)), y, rtol=1e-13)
     logits = np.tanh(y @ w2 + c1) @ w1 + c2
-    np.testing.assert_allclose(tied.output_parameters(jnp.asarray(y)), logits, rtol=1e-12)
-    np.testing.assert_allclose(tied.decode(jnp.asarray(y)), sigmoid(logits), rtol=1e-12)
+    came = quick(lambda x, y: (tied.encode(x), tied.output_parameters(y), tied.decode(y)))(x, y)
+    for value, expected in zip(came, (y, logits, sigmoid(logits)), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
     assert tied.limits == (0.0, 1.0) and (tied.n_features, tied.n_code) == (7, 3)
 
 
@@ -86,13 +90,12 @@ def test_the_variational_machine_by_its_formula(x64):
     arrays = [(np.asarray(layer.weight), np.asarray(layer.bias)) for layer in (hidden, last, first, out)]
     (w, b), (v, c), (g, d), (u, e) = arrays
     both = np.tanh(DATA[0] @ w.T + b) @ v.T + c
-    q = vae.posterior(jnp.asarray(DATA[0]))
-    np.testing.assert_allclose(np.concatenate(q), both, rtol=1e-12)
-    np.testing.assert_array_equal(vae.encode(jnp.asarray(DATA[0])), q.mean)
     mean = sigmoid(np.tanh(both[:2] @ g.T + d) @ u.T + e)
-    np.testing.assert_allclose(vae.reconstruct(jnp.asarray(DATA[0])), mean, rtol=1e-12)
+    run = quick(lambda x: (jnp.concatenate(vae.posterior(x)), vae.encode(x), vae.reconstruct(x)))
+    for value, expected in zip(run(DATA[0]), (both, both[:2], mean), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
     # From the prior: the mean of what the draws would be decoded to.
-    means = quick(jax.vmap(vae.generate))(jax.random.split(KEY, 4000))
+    means = np.asarray(quick(jax.vmap(vae.generate))(jax.random.split(KEY, 4000)))
     zs = np.random.default_rng(0).normal(size=(100_000, 2))
     expected = sigmoid(np.tanh(zs @ g.T + d) @ u.T + e).mean(axis=0)
     error = np.std(means, axis=0) / 4000**0.5
@@ -107,30 +110,34 @@ def test_weights_start_uniform_between_glorots_bounds(activation, gain):
         w = np.asarray(layer.weight)
         assert np.abs(w).max() <= bound < 1.01 * np.abs(w).max()
         assert abs(w.std() - bound / 3**0.5) < 0.02 * bound and abs(w.mean()) < 4 * bound / (3 * 2400) ** 0.5
-        assert not layer.bias.any()
-    assert np.abs(np.corrcoef(model.encoder[0].weight.ravel(), model.decoder[0].weight.T.ravel())[0, 1]) < 0.1
+        assert not np.any(layer.bias)
+    first, last = np.asarray(model.encoder[0].weight), np.asarray(model.decoder[0].weight)
+    assert np.abs(np.corrcoef(first.ravel(), last.T.ravel())[0, 1]) < 0.1
 
 
 def test_the_last_layer_alone_gives_log_odds():
-    model = ae.Autoencoder.from_sizes(7, [3], KEY, activation=jax.nn.relu, output=ae.GaussianOutput())
-    code = jnp.array([1.0, 0.0, 2.0])
-    np.testing.assert_array_equal(model.decode(code), model.output_parameters(code))
-    assert (np.asarray(model.decode(code)) < 0).any()
+    settings = {"activation": jax.nn.relu, "output": ae.GaussianOutput()}
+    model = drawn(lambda: ae.Autoencoder.from_sizes(7, [3], KEY, **settings), 0)
+    mean, parameters = quick(lambda code: (model.decode(code), model.output_parameters(code)))(
+        np.array([1, 0, 2], "float32")
+    )
+    np.testing.assert_array_equal(mean, parameters)
+    assert (np.asarray(mean) < 0).any()
 
 
 def test_strengths_may_be_swept():
-    model, rows = drawn(lambda: ae.Autoencoder.from_sizes(7, [3], KEY), 1), jnp.asarray(DATA, "float32")
+    model, rows = drawn(lambda: ae.Autoencoder.from_sizes(7, [3], KEY), 1), array(DATA, "float32")
 
     def loss(strength):
         return ae.ReconstructionObjective(l1=strength)(model, None, rows, KEY)[0]
 
-    losses = quick(jax.vmap(loss))(jnp.array([0.0, 1.0, 2.0]))
+    losses = np.asarray(quick(jax.vmap(loss))(np.array([0, 1, 2], "float32")))
     np.testing.assert_allclose(losses[2] - losses[1], losses[1] - losses[0], rtol=1e-4)
     assert losses[1] > losses[0]
 
 
 def test_what_is_learned_and_what_is_not():
-    fixed, learned = (ae.GaussianOutput(scale) for scale in (1.0, jnp.ones(7)))
+    fixed, learned = (ae.GaussianOutput(scale) for scale in (1.0, array(np.ones(7))))
     for output, expected in ((fixed, 0), (learned, 1)):
-        model = ae.Autoencoder.from_sizes(7, [3], KEY, output=output)
+        model = drawn(lambda o=output: ae.Autoencoder.from_sizes(7, [3], KEY, output=o), 0)
         assert len(jax.tree.leaves(eqx.filter(model.output, eqx.is_inexact_array))) == expected

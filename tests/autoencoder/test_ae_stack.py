@@ -8,13 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from autoencoder_truth import flat, prototypes, quick
+from autoencoder_truth import (
+    array,
+    flat,
+    prototypes,
+    quick,
+)
 
 from neurojax import autoencoder as ae
 from neurojax.training import fit
 
 KEY = jax.random.key(5)
-ROWS = jnp.asarray(prototypes(0, 60)[0], "float32")
+ROWS = array(prototypes(0, 60)[0], "float32")
 SIZES = (6, 4)
 OBJECTIVES = [
     ae.ReconstructionObjective(corruption=ae.MaskingNoise(0.2)),
