@@ -46,7 +46,7 @@ class MaskingNoise(AbstractNoise):
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> x = MaskingNoise(0.25)(jnp.ones(10_000), jax.random.key(0))
+        >>> x = jax.jit(MaskingNoise(0.25))(jnp.ones(10_000), jax.random.key(0))
         >>> round(float(1 - x.mean()), 2)
         0.25
     """

@@ -52,7 +52,7 @@ class SparseAutoencoder(AbstractAutoencoder):
         >>> from neurojax.autoencoder import TopK
         >>> data = jax.random.normal(jax.random.key(0), (100, 8))
         >>> sae = SparseAutoencoder.from_data(data, 32, jax.random.key(1), selection=TopK(3))
-        >>> int(jnp.sum(sae.encode(data[0]) != 0))
+        >>> jax.jit(lambda x: jnp.sum(sae.encode(x) != 0))(data[0]).item()
         3
     """
 

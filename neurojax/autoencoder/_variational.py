@@ -79,7 +79,7 @@ class VariationalAutoencoder(AbstractAutoencoder):
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> vae = VariationalAutoencoder.from_sizes(784, [200, 200], 50, jax.random.key(0))
+        >>> vae = VariationalAutoencoder.from_sizes(784, [200], 50, jax.random.key(0))
         >>> vae.encode(jnp.zeros(784)).shape, vae.generate(jax.random.key(1)).shape
         ((50,), (784,))
     """

@@ -20,8 +20,8 @@ Example:
     >>> objective = boltzmann.ContrastiveObjective()
     >>> result = training.fit(rbm, objective, stripes, optimizer=optax.sgd(0.2), n_steps=500,
     ...                       key=jax.random.key(1), state=objective.init(rbm, 50, jax.random.key(2)))
-    >>> log_partition = boltzmann.log_partition_exact(result.model)
-    >>> log_likelihoods = jax.vmap(boltzmann.log_likelihood, (None, 0, None))
+    >>> log_partition = jax.jit(boltzmann.log_partition_exact)(result.model)
+    >>> log_likelihoods = jax.jit(jax.vmap(boltzmann.log_likelihood, (None, 0, None)))
     >>> mean = log_likelihoods(result.model, stripes, log_partition).mean()
     >>> bool(mean > -1.0)  # at best -log 2 = -0.69; the base rate has -4 log 2 = -2.77
     True

@@ -55,7 +55,7 @@ def clamped_gibbs_step(
         >>> rbm = BernoulliRBM(jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2))
         >>> v = jnp.array([0.0, 1.0, 0.0, 1.0])
         >>> is_label = jnp.array([False, False, True, True])
-        >>> clamped_gibbs_step(rbm, v, is_label, jax.random.key(0))[2:].tolist()
+        >>> jax.jit(clamped_gibbs_step)(rbm, v, is_label, jax.random.key(0)).tolist()[2:]
         [0.0, 1.0]
     """
     check_visible("v", rbm, v)

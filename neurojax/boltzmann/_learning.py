@@ -47,16 +47,12 @@ class ContrastiveObjective(AbstractObjective):
         Hinton 2010, sections 3, 10 and 11; the free-energy form: Swersky et al. 2010.
 
     Example:
-        >>> import jax, optax
+        >>> import jax, jax.numpy as jnp
         >>> from neurojax.boltzmann import BernoulliRBM, ContrastiveObjective
-        >>> from neurojax.training import fit
-        >>> data = jax.random.bernoulli(jax.random.key(0), 0.2, (100, 6)).astype("float32")
-        >>> rbm = BernoulliRBM.from_data(data, 4, jax.random.key(1))
-        >>> objective = ContrastiveObjective()
-        >>> chains = objective.init(rbm, 20, jax.random.key(2))
-        >>> result = fit(rbm, objective, data, state=chains, batch_size=20, n_steps=10,
-        ...              optimizer=optax.sgd(0.05), key=jax.random.key(3))
-        >>> result.state.hidden.shape
+        >>> rbm = BernoulliRBM(jnp.zeros((6, 4)), jnp.zeros(6), jnp.zeros(4))
+        >>> objective = ContrastiveObjective(weight_decay=1e-4)
+        >>> chains = objective.init(rbm, 20, jax.random.key(0))  # for ``fit(..., state=chains)``
+        >>> chains.hidden.shape
         (20, 4)
     """
 

@@ -39,10 +39,10 @@ class GroupL2(AbstractValuedPenalty, AbstractProximalPenalty):
         their √size.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> penalty = GroupL2(0.5, group_size=2)
-        >>> code = jnp.array([3.0, 4.0, 0.1, 0.0])
-        >>> print(penalty.value(code), penalty.prox(code, 5.0))
+        >>> value_and_prox = jax.jit(lambda code: (penalty.value(code), penalty.prox(code, 5.0)))
+        >>> print(*value_and_prox(jnp.array([3.0, 4.0, 0.1, 0.0])))
         2.55 [1.5 2.  0.  0. ]
     """
 

@@ -212,9 +212,10 @@ class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
         Olshausen & Field (1996), Emergence of simple-cell receptive field properties, S(x) = ln(1 + x²).
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> penalty = Cauchy(1.0, scale=2.0)
-        >>> [round(u, 4) for u in penalty.prox(jnp.array([20.0, 0.0]), 2.0).tolist()]
+        >>> prox = jax.jit(lambda code: penalty.prox(code, 2.0))
+        >>> [round(u, 4) for u in prox(jnp.array([20.0, 0.0])).tolist()]
         [19.8, 0.0]
         >>> round(float(penalty.value(jnp.array([2.0, 0.0]))), 4)  # ln 2
         0.6931

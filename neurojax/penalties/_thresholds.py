@@ -143,8 +143,8 @@ def cauchy_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         penalties.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> [round(u, 4) for u in cauchy_threshold(jnp.array([-10.0, 0.0, 2.0]), 0.5).tolist()]
+        >>> import jax, jax.numpy as jnp
+        >>> [round(u, 4) for u in jax.jit(cauchy_threshold)(jnp.array([-10.0, 0.0, 2.0]), 0.5).tolist()]
         [-9.9, 0.0, 1.5437]
     """
     v, t = _arguments(v, t)
@@ -173,8 +173,8 @@ def log_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         there it is a large finite number.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> print(log_threshold(jnp.array([-5.0, 1.0, 2.5]), 1.0))
+        >>> import jax, jax.numpy as jnp
+        >>> print(jax.jit(log_threshold)(jnp.array([-5.0, 1.0, 2.5]), 1.0))
         [-4.791288  0.        2.      ]
     """
     v, t = _arguments(v, t)

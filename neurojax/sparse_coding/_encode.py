@@ -57,10 +57,10 @@ def encode(
         ValueError: at trace time, for shapes, dtypes and settings that cannot work.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from neurojax.penalties import L1
         >>> from neurojax.sparse_coding import Dictionary, encode
-        >>> solution = encode(Dictionary(jnp.eye(2)), jnp.array([3.0, -0.2]), L1(0.5))
+        >>> solution = jax.jit(encode)(Dictionary(jnp.eye(2)), jnp.array([3.0, -0.2]), L1(0.5))
         >>> solution.value.tolist(), int(solution.status)
         ([2.5, 0.0], 0)
     """

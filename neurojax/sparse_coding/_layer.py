@@ -74,7 +74,7 @@ class SparseCodingLayer(eqx.Module):
         >>> print(jax.jit(jax.vmap(layer))(jnp.array([[2.0, -1.5, 0.25]])).round(4))
         [[ 1.5 -1.   0. ]]
         >>> network = eqx.nn.Sequential([layer, eqx.nn.Linear(3, 2, key=jax.random.key(0))])
-        >>> jax.jit(jax.vmap(network))(jnp.ones((10, 3))).shape
+        >>> jax.eval_shape(jax.vmap(network), jnp.ones((10, 3))).shape
         (10, 2)
     """
 

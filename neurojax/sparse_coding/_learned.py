@@ -158,8 +158,8 @@ class ALISTA(_AbstractNetwork):
         >>> from neurojax.sparse_coding import ALISTA, random_dictionary
         >>> dictionary = random_dictionary(jax.random.key(0), 6, 4)
         >>> network = ALISTA(dictionary, 0.1, 3, n_trusted=(0, 1, 2))
-        >>> network(jnp.ones(4)).shape, network.layers(jnp.ones(4)).shape
-        ((6,), (3, 6))
+        >>> network(jnp.ones(4)).shape
+        (6,)
     """
 
     dictionary: Dictionary

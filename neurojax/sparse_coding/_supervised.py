@@ -40,11 +40,10 @@ class SparseClassifier(eqx.Module):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from neurojax.penalties import ElasticNet
-        >>> from neurojax.sparse_coding import Dictionary, SparseClassifier, encode_batch
+        >>> from neurojax.sparse_coding import Dictionary, SparseClassifier
         >>> model = SparseClassifier(Dictionary(jnp.eye(2)), 3 * jnp.eye(2), jnp.zeros(2))
-        >>> codes = encode_batch(model.dictionary, jnp.array([[1.0, 0.3], [0.2, 1.5]]), ElasticNet(0.1, 0.1))
-        >>> jnp.argmax(model.logits(codes.value), axis=1).tolist()
+        >>> codes = jnp.array([[0.9, 0.2], [0.1, 1.4]])  # found with `encode_batch`
+        >>> jnp.argmax(model.logits(codes), axis=1).tolist()
         [0, 1]
     """
 
