@@ -11,7 +11,9 @@ from neurojax import training
 from neurojax.cli import _sparse_coding
 from neurojax.cli._decode_settings import Learning, network_of
 from neurojax.cli._encode import _baselines
+from neurojax.cli._encode_settings import Settings as EncodeSettings
 from neurojax.cli._encode_settings import Stimuli
+from neurojax.cli._encode_settings import check as check_encode
 from neurojax.cli._rbm import _prepare
 from neurojax.cli._rbm_settings import Settings
 from neurojax.cli._sparse_coding_settings import Settings as SparseCodingSettings
@@ -102,3 +104,13 @@ def test_what_was_asked_of_learning_reaches_it(sparse_coding_task, monkeypatch, 
     assert (given["n_steps"], given["evaluate"].patience, given["evaluate"].keep_best) == (7, 5, True)
     assert given["checkpoint"].every == settings.learning.checkpoint_every
     assert given["state"].n_unused_steps.shape == (8,)
+
+
+def test_two_angles_are_enough_and_one_is_not():
+    settings = EncodeSettings()
+    two, one = (
+        dataclasses.replace(settings, data=dataclasses.replace(settings.data, n_angles=n)) for n in (2, 1)
+    )
+    assert check_encode(two).word == "simulated"
+    with pytest.raises(ValueError, match="n_angles: expected a whole number ≥ 2, got 1"):
+        check_encode(one)
