@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.io
+from command_runs import one_optimizer
 from PIL import Image
 from saved_figures import assert_history, assert_pictures, cells, keep_figures, legend, picture, scaled, texts
 
@@ -37,10 +37,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 48), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_optimizer():
-    """Runs of one setting share their optimizer, and so their compiled update."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sparse_coding, "make_optimizer", functools.cache(_sparse_coding.make_optimizer))
+def compiled_once():
+    with one_optimizer(_sparse_coding):
         yield
 
 

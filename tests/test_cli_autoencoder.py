@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_runs import one_optimizer
 from saved_figures import assert_history, assert_pictures, cells, keep_figures, legend, scaled, texts
 
 from neurojax import autoencoder as ae
@@ -33,10 +33,8 @@ N_ROWS, N_HELD_OUT, SHAPE = 240, 30, (14, 14)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_optimizer():
-    """Runs of one setting share their optimizer, and so their compiled update."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_autoencoder, "make_optimizer", functools.cache(_autoencoder.make_optimizer))
+def compiled_once():
+    with one_optimizer(_autoencoder):
         yield
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -11,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from command_runs import one_optimizer
 from neural_pictures import (
     N_PANELS,
     assert_answers,
@@ -62,10 +62,8 @@ ENCODE_PICTURES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_optimizer():
-    """Runs of one setting share their optimizer, and so their compiled update."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_encode, "make_optimizer", functools.cache(_encode.make_optimizer))
+def compiled_once():
+    with one_optimizer(_encode):
         yield
 
 

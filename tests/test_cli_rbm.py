@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_runs import one_optimizer
 from saved_figures import assert_history, assert_pictures, cells, keep_figures, legend, scaled, titles
 
 from neurojax import boltzmann, data, training
@@ -22,7 +22,7 @@ from neurojax.runs import load, plain_settings
 
 SMALL = [
     "--n-hidden=6", "--batch-size=20", "--n-chains=10", "--n-evaluation=30", "--evaluate-every=2",
-    "--checkpoint-every=2", "--ais-chains=8", "--ais-temperatures=10", "--n-burn-in=5", "--snapshot-every=3",
+    "--checkpoint-every=2", "--ais-chains=8", "--ais-temperatures=10", "--n-burn-in=3", "--snapshot-every=3",
 ]  # fmt: skip
 PICTURES = ["filters", "data", "samples", "reconstructions", "history"]
 N_ROWS, N_HELD_OUT, SHAPE = 240, 30, (14, 14)
@@ -30,10 +30,8 @@ N_VISIBLE = SHAPE[0] * SHAPE[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_optimizer():
-    """Runs of one setting share their optimizer, and so their compiled update."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_rbm, "make_optimizer", functools.cache(_rbm.make_optimizer))
+def compiled_once():
+    with one_optimizer(_rbm):
         yield
 
 
@@ -213,17 +211,18 @@ def test_a_large_machine_of_another_rule_is_bracketed(digits, tmp_path, monkeypa
 
     asked = []
     monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(boltzmann, "MOST_ENUMERATED_UNITS", 5)
     # Annealing is tested on its own.
     monkeypatch.setattr(boltzmann, "log_partition_ais", estimate)
     monkeypatch.setattr(boltzmann, "log_partition_reverse_ais", estimate)
     flags = (
-        "--rule=cd --n-gibbs=2 --no-centred --n-hidden=21 --weight-scale=0.5 --patience=1 --n-evaluation=20 "
+        "--rule=cd --n-gibbs=2 --no-centred --weight-scale=0.5 --patience=1 --n-evaluation=20 "
         "--binarize=stochastic --optimizer=adam --weight-decay=0.1 --sparsity=0.2 --sparsity-target=0.3"
     )
     done = seen(tmp_path, digits, *flags.split())
     ((rbm, objective, options),) = calls
     assert objective == boltzmann.ContrastiveObjective(boltzmann.ContrastiveDivergence(2), 0.1, 0.2, 0.3)
-    assert np.std(rbm.weights) == pytest.approx(0.5, rel=0.05) and options["evaluate"].patience == 1
+    assert np.std(rbm.weights) == pytest.approx(0.5, rel=0.1) and options["evaluate"].patience == 1
     assert options["batch_size"] == 20 and options["n_steps"] == 4 and options["evaluate"].keep_best
     for words in (
         "nats, 10 held-out rows (flatters; log Z ±",
