@@ -189,10 +189,11 @@ def test_bad_ica_settings_are_refused(untyped, patches):
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"nonlinearity: expected one of .* got 'tanh'"):
         fast_ica(patches, key, nonlinearity="tanh")
+    full = np.random.default_rng(0).normal(size=patches.shape).astype(np.float32)
     with pytest.raises(ValueError, match=r"tol: expected a number > 0, got 0"):
-        fast_ica(patches, key, n_components=3, tol=0)
+        fast_ica(full, key, tol=0)
     with pytest.raises(ValueError, match=r"max_steps: expected a whole number ≥ 1, got 0"):
-        fast_ica(patches, key, n_components=3, max_steps=0)
+        fast_ica(full, key, max_steps=0)
     # Each patch has lost its mean, so one direction is empty.
     with pytest.raises(ValueError, match=r"n_components: expected at most 35, .* got 36"):
         fast_ica(patches, key)

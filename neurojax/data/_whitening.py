@@ -191,7 +191,7 @@ def fit_whitening(
     Example:
         >>> import jax
         >>> patches = jax.random.normal(jax.random.key(0), (500, 4)) * jnp.array([1.0, 2.0, 3.0, 4.0])
-        >>> white = fit_whitening(patches).whiten(patches)
+        >>> white = jax.jit(lambda patches: fit_whitening(patches).whiten(patches))(patches)
         >>> bool(jnp.allclose(white.T @ white / 500, jnp.eye(4), atol=1e-3))
         True
     """

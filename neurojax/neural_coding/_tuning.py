@@ -57,9 +57,9 @@ def bin_responses(
             inside ``jit``, where values are not known, a trial with such an angle is not counted.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> responses = jnp.array([[1.0], [3.0], [5.0]])
-        >>> binned = bin_responses(responses, jnp.array([0.0, 360.0, 200.0]), AngleBins(2))
+        >>> binned = jax.jit(bin_responses)(responses, jnp.array([0.0, 360.0, 200.0]), AngleBins(2))
         >>> print(binned.responses[:, 0], binned.angles_degrees, binned.n_trials)
         [2. 5.] [ 90. 270.] [2 1]
     """

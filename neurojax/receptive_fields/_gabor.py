@@ -45,10 +45,10 @@ def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows
         The function's values at the pixels' centres.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from neurojax.receptive_fields import Gabor, gabor
         >>> parameters = Gabor(*map(jnp.float32, (3, 3, 90, 0.25, 1.5, 2, 0, 1)))
-        >>> patch = gabor(parameters, (7, 7))
+        >>> patch = jax.jit(gabor, static_argnums=1)(parameters, (7, 7))
         >>> float(patch[3, 3]), bool(patch[3, 5] < 0), bool(patch[5, 3] > 0)
         (1.0, True, True)
     """

@@ -62,9 +62,14 @@ class FittedNearest(AbstractFittedDecoder):
         return self.angles_degrees[jnp.argmin(jnp.where(self.weights > 0, distance, jnp.inf))]
 
 
+@eqx.filter_jit
+def trained_answers(decoder, responses, angles):
+    """Decode the trials that a decoder was fitted to."""
+    return jax.vmap(decoder.fit(responses, angles).predict)(responses)
+
+
 def test_a_memoriser_of_permuted_labels_is_at_chance():
-    fitted = Nearest().fit(RESPONSES, np.float32(ANGLES))
-    np.testing.assert_array_equal(jax.vmap(fitted.predict)(RESPONSES), ANGLES)
+    np.testing.assert_array_equal(trained_answers(Nearest(), RESPONSES, np.float32(ANGLES)), ANGLES)
     accuracy = chance_level(
         Nearest(),
         RESPONSES,
@@ -89,8 +94,8 @@ def test_what_only_test_trials_could_teach_is_not_learnt(decoder):
     """Each trial has a neuron of its own; who had seen it in training would be always right."""
     found = cross_validate(decoder, np.eye(48, dtype=np.float32), ANGLES, FOLDS)
     assert found.fraction_correct(BINS).value <= 0.5
-    fitted = decoder.fit(np.eye(48, dtype=np.float32), np.float32(ANGLES))
-    np.testing.assert_array_equal(jax.vmap(fitted.predict)(np.eye(48, dtype=np.float32)), ANGLES)
+    own = np.eye(48, dtype=np.float32)
+    np.testing.assert_array_equal(trained_answers(decoder, own, np.float32(ANGLES)), ANGLES)
 
 
 def test_all_folds_and_sessions_of_a_size_share_one_program():
@@ -172,6 +177,15 @@ def test_stratified_folds_are_those_of_the_key():
     assert len({tuple(np.sort(test // 4 % 4)) for _, test in other}) > 1
 
 
+def shrinkage_of(decoder):
+    return decoder.shrinkage
+
+
+@eqx.filter_jit
+def fit_tuned(tuned, responses, angles):
+    return tuned.fit(responses, angles)
+
+
 @eqx.filter_jit
 def fitted_answers(decoder, responses, angles, new):
     fitted = decoder.fit(responses, angles)
@@ -209,7 +223,7 @@ def test_tuned_picks_what_brute_force_picks(x64, kind):
     best = eqx.tree_at(where, decoder, fitted.strength)
     answer = fitted.log_probabilities if kind == "probabilities" else fitted.predict
     direct = fitted_answers(best, responses, 1.0 * ANGLES, responses)
-    np.testing.assert_allclose(jax.vmap(answer)(responses), direct, rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.vmap(lambda x: answer(x)))(responses), direct, rtol=1e-8)
 
 
 def test_tuned_survives_a_class_of_one_trial():
@@ -235,9 +249,7 @@ def test_tuned_in_place_of_a_setting_that_is_none():
     """Ledoit and Wolf's estimate is replaced, as a number would be."""
     strengths = np.array([0.2, 0.6], np.float32)
     pair = [
-        eqx.filter_jit(Tuned(GaussianDecoder(BINS, s), strengths, where=lambda d: d.shrinkage).fit)(
-            RESPONSES, ANGLES
-        )
+        fit_tuned(Tuned(GaussianDecoder(BINS, s), strengths, where=shrinkage_of), RESPONSES, ANGLES)
         for s in (None, 0.5)
     ]
     np.testing.assert_allclose(pair[0].scores, pair[1].scores, rtol=1e-5)
@@ -267,14 +279,10 @@ def test_constant_neurons_warn_or_are_dropped():
 
 
 def test_a_fit_that_did_not_converge_is_reported():
-    angles = jnp.arange(40.0) * 9
-    responses = jnp.cos(jnp.deg2rad(angles[:, None] - jnp.array([0.0, 90.0, 200.0])))
-    bins = AngleBins(4)
-    splits = stratified_folds(angles, 2, jax.random.key(0))
     with pytest.warns(UserWarning, match="2 of 2 folds did not converge"):
-        short = cross_validate(MultinomialDecoder(bins, max_steps=1), responses, angles, splits)
+        short = cross_validate(MultinomialDecoder(BINS, max_steps=1), RESPONSES, ANGLES, FOLDS[:2])
     assert short.status is not None and short.status.tolist() == [Status.max_steps_reached] * 2
-    assert cross_validate(PopulationVector(), responses, angles, splits).status is None
+    assert cross_validate(PopulationVector(), RESPONSES, ANGLES, FOLDS[:2]).status is None
 
 
 def test_folds_of_distinct_angles_differ_with_the_key():

@@ -33,6 +33,12 @@ def fit_decoder(penalty, weights):
     return decoder.fit(10 * XS + 3, 45.0 * CLASSES, weights=weights)
 
 
+@jax.jit
+def decode(fitted):
+    xs = 10 * XS + 3
+    return jax.vmap(fitted.log_probabilities)(xs), jax.vmap(fitted.predict)(xs)
+
+
 def slopes(value, weights=None, n_classes=N_CLASSES):
     """Return the gradient of the mean loss by (weights, intercept), restated in NumPy."""
     weights = np.ones(60) if weights is None else weights
@@ -42,8 +48,7 @@ def slopes(value, weights=None, n_classes=N_CLASSES):
     return gradient[:-1], gradient[-1]
 
 
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
-@pytest.mark.parametrize("l2", [0.01, 0.3])
+@pytest.mark.parametrize("weights, l2", [(None, 0.01), (WEIGHTS, 0.3)], ids=["equal", "weighted"])
 def test_l2_is_scikit_learn(x64, weights, l2):
     total = 60 if weights is None else weights.sum()
     w = np.ones(60) if weights is None else weights
@@ -108,7 +113,7 @@ def test_a_class_without_samples_is_as_if_it_did_not_exist(x64):
     np.testing.assert_array_equal(found[:, 1], 0)
     np.testing.assert_allclose(found[:-1, [0, 2, 3]], other.coef_.T, atol=1e-6)
     fitted = fit_decoder(ElasticNet(0.0, 0.05), w)
-    log_probabilities = np.asarray(jax.vmap(fitted.log_probabilities)(10 * XS + 3))
+    log_probabilities = np.asarray(decode(fitted)[0])
     assert np.all(log_probabilities[:, 1] == -np.inf) and np.all(np.isfinite(log_probabilities[:, [0, 2, 3]]))
     np.testing.assert_allclose(np.exp(log_probabilities).sum(1), 1, rtol=1e-12)
 
@@ -128,19 +133,23 @@ def test_weight_zero_leaves_a_sample_out_and_two_is_twice(x64):
 
 
 def test_implicit_gradient_and_vmap_over_strengths(x64):
-    @jax.jit
-    def held_out(l2):
-        solution = fit_multinomial(
-            XS[:40], CLASSES[:40], N_CLASSES, ElasticNet(0.0, l2), tol=1e-12, gradient=Implicit()
-        )
-        scores = XS[40:] @ solution.value[:-1] + solution.value[-1]
-        return -jnp.mean(jax.nn.log_softmax(scores)[np.arange(20), CLASSES[40:]])
+    is_kept, held = 1.0 * (np.arange(60) < 40), np.arange(40, 60)
 
-    step = 1e-4
-    numeric = (held_out(0.05 + step) - held_out(0.05 - step)) / (2 * step)
-    np.testing.assert_allclose(jax.jit(jax.grad(held_out))(0.05), numeric, rtol=1e-5)
-    strengths = jnp.array([0.01, 0.05, 0.5])
-    np.testing.assert_allclose(jax.vmap(held_out)(strengths), [held_out(s) for s in strengths], rtol=1e-9)
+    def loss_of_others(l2):
+        penalty = ElasticNet(0.0, l2)
+        solution = fit_multinomial(
+            XS, CLASSES, N_CLASSES, penalty, weights=is_kept, tol=1e-12, gradient=Implicit()
+        )
+        scores = XS[held] @ solution.value[:-1] + solution.value[-1]
+        return -jnp.mean(jax.nn.log_softmax(scores)[np.arange(20), CLASSES[held]]), solution.value
+
+    step, strengths = 1e-4, np.array([0.01, 0.05 - 1e-4, 0.05, 0.05 + 1e-4, 0.5])
+    (losses, values), slopes = jax.jit(jax.vmap(jax.value_and_grad(loss_of_others, has_aux=True)))(strengths)
+    np.testing.assert_allclose(slopes[2], (losses[3] - losses[1]) / (2 * step), rtol=1e-5)
+    for strength, value in zip(strengths, values, strict=True):
+        penalty = ElasticNet(0.0, strength)
+        alone = quick(XS, CLASSES, n_classes=N_CLASSES, penalty=penalty, weights=is_kept).value
+        np.testing.assert_allclose(value, alone, atol=1e-7)
 
 
 def test_both_precisions_agree_and_the_fit_tells_how_it_ended():
@@ -157,7 +166,8 @@ def test_decoder_is_scikit_learn_on_standardised_responses(x64):
     fitted = fit_decoder(ElasticNet(0.0, 0.02), np.ones(60))
     standard = (XS - XS.mean(0)) / XS.std(0)
     other = LogisticRegression(C=1 / (0.02 * 60), tol=1e-12, max_iter=10_000).fit(standard, CLASSES)
-    found = np.exp(jax.vmap(fitted.log_probabilities)(10 * XS + 3))
+    log_probabilities, degrees = decode(fitted)
+    found = np.exp(log_probabilities)
     np.testing.assert_allclose(found, other.predict_proba(standard), atol=1e-6)
-    np.testing.assert_array_equal(jax.vmap(fitted.predict)(10 * XS + 3), 45 * other.predict(standard))
+    np.testing.assert_array_equal(degrees, 45 * other.predict(standard))
     assert fitted.status == Status.converged

@@ -40,7 +40,7 @@ def restated_course_grating(angle_degrees, resolution, is_patch):
 
 
 @pytest.mark.parametrize("is_patch", [False, True])
-@pytest.mark.parametrize(("resolution", "step"), [(0.025, 1), (0.1, 1), (1, 6)])
+@pytest.mark.parametrize(("resolution", "step"), [(0.025, 1), (1, 6)])
 def test_course_gratings_are_the_source_pixel_for_pixel(resolution, step, is_patch):
     angles = COURSE_ANGLES[::step]
     images = np.asarray(course_gratings(angles, resolution, is_patch=is_patch))
@@ -159,16 +159,17 @@ def test_square_grating_is_zero_on_an_edge_and_balanced():
 
 def assert_gradients(draw, numbers, step=1e-5):
     """Compare all derivatives of an image by reverse mode with central differences."""
-    differences = jax.jit(jax.vmap(lambda move: (draw(numbers + move) - draw(numbers - move)) / (2 * step)))
-    expected = jnp.moveaxis(differences(step * jnp.eye(len(numbers))), 0, -1)
-    np.testing.assert_allclose(jax.jit(jax.jacrev(draw))(numbers), expected, atol=1e-8)
+    drawn = jax.jit(draw)
+    moves = step * np.eye(len(numbers))
+    expected = [np.asarray(drawn(numbers + move) - drawn(numbers - move)) / (2 * step) for move in moves]
+    np.testing.assert_allclose(jax.jit(jax.jacrev(draw))(numbers), np.stack(expected, -1), atol=1e-8)
 
 
 def test_grating_batches_and_differentiates(x64):
     def draw(value):
         return grating(value[0], (6, 7), period=value[1], phase_degrees=value[2], contrast=value[3])
 
-    values = jnp.array([[33.0, 3.7, 20.0, 0.7], [200.0, 4.7, 0.0, 0.5]])
+    values = np.array([[33.0, 3.7, 20.0, 0.7], [200.0, 4.7, 0.0, 0.5]])
     single = jax.jit(draw)
     looped = [single(value) for value in values]
     np.testing.assert_allclose(jax.jit(jax.vmap(draw))(values), looped, atol=1e-13)
@@ -252,7 +253,7 @@ def test_filters_differentiate(x64):
         filter = gabor(value[0], (5, 6), period=value[1], width_across=value[2], phase_degrees=value[3])
         return filter + center_surround((5, 6), center_width=value[4], surround_width=value[5])
 
-    assert_gradients(draw, jnp.array([20.0, 4.0, 1.5, 10.0, 1.0, 2.0]))
+    assert_gradients(draw, np.array([20.0, 4.0, 1.5, 10.0, 1.0, 2.0]))
 
 
 def restated_course_filters():
@@ -323,8 +324,7 @@ BAD_CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_CALLS)
-def test_bad_arguments_are_named(untyped, name):
-    call, message = BAD_CALLS[name]
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_bad_arguments_are_named(untyped):
+    for call, message in BAD_CALLS.values():
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -84,19 +84,18 @@ def test_trials_of_no_condition_are_not_counted_under_jit(x64):
         np.testing.assert_allclose(found, np.corrcoef(residuals.T), atol=1e-12, err_msg=f"label {beyond}")
 
 
-def test_counts_are_responses():
+def test_counts_are_responses(x64):
     """Integers give what the same numbers in floating point give."""
-    counts, labels = RNG.poisson(3.0, (4, 12, 3)), np.arange(48) % 4
-    rows = counts.reshape(48, 3)
-    pairs = [
-        (noise_of(rows, labels, 4), noise_of(rows.astype(float), labels, 4)),
-        (signal_of(rows.T), signal_of(rows.T.astype(float))),
-        (constant(rows), constant(rows.astype(float))),
-        (split_half(counts, KEY), split_half(counts.astype(float), KEY)),
-        (trial_to_trial(counts), trial_to_trial(counts.astype(float))),
-    ]
-    for of_counts, expected in pairs:
-        np.testing.assert_array_equal(of_counts, expected)
+    halves, repeats, rows = (RNG.poisson(3.0, shape) for shape in ((5, 20, 3), (4, 20, 3), (60, 4)))
+    labels, tuning = np.arange(60) % 5, RNG.poisson(3.0, (4, 12))
+    for function, counts, *rest in (
+        (noise_of, rows, labels, 7),
+        (signal_of, tuning),
+        (constant, rows),
+        (split_half, halves, KEY),
+        (trial_to_trial, repeats),
+    ):
+        np.testing.assert_array_equal(function(counts, *rest), function(counts.astype(float), *rest))
 
 
 def repeats_of(signal, noise, n_repeats, n_neurons=200, n_stimuli=100):
@@ -117,7 +116,7 @@ def test_split_half_reliability_of_known_variances():
     assert abs(half.mean() + 0.5 * 0.75 / 200 - 0.5) < 4 * standard_error(half) < 0.03
 
 
-@pytest.mark.parametrize("n_repeats", [2, 3, 5, 6])
+@pytest.mark.parametrize("n_repeats", [2, 5])
 def test_split_half_reliability_is_exact_for_orthogonal_noise(x64, n_repeats):
     """Signal and noise that correlate with nothing: the mean of all has the reliability S/(S + N/repeats)."""
     vectors = np.random.default_rng(1).normal(size=(20, n_repeats + 1))
@@ -128,11 +127,11 @@ def test_split_half_reliability_is_exact_for_orthogonal_noise(x64, n_repeats):
 
 
 def test_split_halves_are_disjoint_and_use_all_repeats(x64):
-    responses = RNG.normal(size=(5, 12, 1))
+    responses = RNG.normal(size=(5, 20, 3))
     order = np.asarray(jax.random.permutation(KEY, 5))
-    halves = [responses[order[part], :, 0].mean(0) for part in (slice(0, 2), slice(2, 5))]
-    expected = np.corrcoef(*halves)[0, 1]
-    np.testing.assert_allclose(split_half(responses, KEY, is_corrected=False), [expected])
+    halves = [responses[order[part]].mean(0) for part in (slice(0, 2), slice(2, 5))]
+    expected = [np.corrcoef(*pair)[0, 1] for pair in zip(*(half.T for half in halves), strict=True)]
+    np.testing.assert_allclose(split_half(responses, KEY, is_corrected=False), expected)
 
 
 def test_trial_to_trial_reliability_against_numpy(x64):
@@ -146,11 +145,11 @@ def test_trial_to_trial_reliability_against_numpy(x64):
     assert np.isnan(reliability[1])
 
 
-def test_a_constant_neuron_has_no_reliability():
-    responses = RNG.normal(size=(4, 10, 2))
+def test_a_constant_neuron_has_no_reliability(x64):
+    responses = RNG.normal(size=(5, 20, 3))
     responses[:, :, 0] = 2
-    for value in (split_half(responses, KEY), trial_to_trial(responses)):
-        np.testing.assert_array_equal(np.isnan(value), [True, False])
+    for value in (split_half(responses, KEY), trial_to_trial(responses[:4])):
+        np.testing.assert_array_equal(np.isnan(value), [True, False, False])
 
 
 def test_bad_input(untyped):
