@@ -154,10 +154,10 @@ def test_truncated_goes_on_from_the_end_and_says_so():
 
 
 def test_truncated_tends_to_the_derivative_of_the_minimiser():
-    exact, *others = (batched(mode)(cases())[1] for mode in (Implicit(), *map(Truncated, (10, 60, 240))))
+    exact, *others = (batched(mode)(cases())[1] for mode in (Implicit(), *map(Truncated, (10, 60))))
     for name in ("root", "target", "bend"):
         errors = [np.max(np.abs(getattr(slope, name) - getattr(exact, name))) for slope in others]
-        assert errors[0] > 1e-2 and errors[1] < 1e-4 and errors[2] < 1e-12
+        assert errors[0] > 1e-2 and errors[1] < 1e-4
 
 
 def test_implicit_at_an_iterate_that_ran_out_of_steps_is_the_same_formula():
@@ -206,7 +206,11 @@ def test_one_broken_or_degenerate_sample_leaves_the_others_alone(mode):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[HEALTHY], b[HEALTHY]), slope, clean)
 
 
-@each_mode
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(m, marks=pytest.mark.slow if name == "truncated" else []) for name, m in MODES.items()],
+    ids=list(MODES),
+)
 def test_a_shared_parameter_gets_nothing_from_a_broken_sample(mode):
     """One root for the batch, and a loss that is NaN: its gradient is that of the samples that end well."""
     case = row(cases(), 0)
@@ -231,7 +235,9 @@ def test_a_shared_parameter_gets_nothing_from_a_broken_sample(mode):
     assert_close(slope, each[0] + each[2])
 
 
-@pytest.mark.parametrize("mode", [Implicit(), Unrolled()], ids=["implicit", "unrolled"])
+@pytest.mark.parametrize(
+    "mode", [Implicit(), pytest.param(Unrolled(), marks=pytest.mark.slow)], ids=["implicit", "unrolled"]
+)
 def test_vmap_is_the_loop(mode):
     batch = mixed_cases()
     solution, slope = batched(mode)(batch)
@@ -242,7 +248,7 @@ def test_vmap_is_the_loop(mode):
         assert solution.n_steps[i] == solution_alone.n_steps
 
 
-@pytest.mark.parametrize("damping", [1e-3, 0.1])
+@pytest.mark.parametrize("damping", [pytest.param(1e-3, marks=pytest.mark.slow), 0.1])
 def test_singular_systems_are_solved_or_damped_and_reported(damping):
     """The shortest solution where there is one; the damped system's elsewhere, bounded by |rhs|/damping."""
     batch, run = mixed_cases(), batched(Implicit(report=True, damping=damping))
@@ -370,6 +376,7 @@ def test_second_derivatives_are_finite_differences_of_gradients(mode, max_steps,
         assert np.all(np.abs(curved[0][[0, 1, 3]]) > 1e-3) and abs(curved[1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_implicit_agrees_with_optimistix():
     batch = cases()
     batch.free[:] = True

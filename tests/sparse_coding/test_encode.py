@@ -165,7 +165,10 @@ def test_bad_input_is_named(small, untyped):
 
 @pytest.mark.parametrize(
     ("solver", "penalty"),
-    [(FISTA(backtracking=True), L1), (FISTA(), partial(GroupL2, group_size=3))],
+    [
+        (FISTA(backtracking=True), L1),
+        pytest.param(FISTA(), partial(GroupL2, group_size=3), marks=pytest.mark.slow),
+    ],
     ids=["backtracking", "group"],
 )
 def test_the_unit_of_the_data_changes_nothing(solver, penalty, small):

@@ -10,6 +10,7 @@ import optax
 import pytest
 from conftest import random_problem
 from conftest_encode import relative_gap
+from conftest_gradients import row
 from sklearn.linear_model import ElasticNet as SkElasticNet
 from sklearn.linear_model import Lasso
 
@@ -45,74 +46,107 @@ def by_scikit_learn(x, l1, l2=0.0, is_nonnegative=False):
 
 
 EQUAL = np.full(30, 0.1)
-BELOW_ZERO = np.random.default_rng(0).normal(size=(8, 30)) - 0.5
-KINDS = {
-    "l1": {"l1": EQUAL},
-    "per-atom": {"l1": PER_ATOM},
-    "forbidden": {"l1": FORBIDDEN},
-    "nonnegative": {"l1": EQUAL, "is_nonnegative": True},
-    "nonnegative-forbidden": {"l1": FORBIDDEN, "is_nonnegative": True},
-    "elastic": {"l1": 0.1, "l2": 0.3},
-}
 
 
-def tightly(l1, l2=None, is_nonnegative=False):
-    """Encode under a penalty, the non-negative one from a start below zero, which it has to leave."""
-    if l2 is not None:
-        return encode_batch(Dictionary(ATOMS), XS, ElasticNet(l1, l2), n_slots=3)  # at the default tolerance
-    if is_nonnegative:
-        return encode_batch(Dictionary(ATOMS), XS, NonNegativeL1(l1), init=BELOW_ZERO, **TIGHT)
-    return encode_batch(Dictionary(ATOMS), XS, L1(l1), **TIGHT)
+@jax.jit
+def mapped(atoms, xs, strengths, init):
+    """Encode under L1 of many strengths, with everything a tracer."""
 
+    def one(strength):
+        return encode_batch(Dictionary(atoms), xs, L1(strength), init=init, **TIGHT)
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")  # scikit-learn's, at atoms of 0
-@pytest.mark.parametrize("kind", KINDS)
-def test_codes_are_scikit_learns_and_each_is_certified(kind, x64):
-    truth = KINDS[kind]
-    found = tightly(**truth)
-    assert np.all(found.status == Status.converged)
-    tol = 1e-10 if kind == "elastic" else 1e-13
-    # The elastic net is strongly convex: ½·l2·‖z − z*‖² ≤ gap.
-    atol = np.sqrt(tol * np.max(np.sum(XS**2, axis=1)) / 0.3) if kind == "elastic" else 1e-6
-    np.testing.assert_allclose(found.value, [by_scikit_learn(x, **truth) for x in XS], rtol=0, atol=atol)
-    gaps = [relative_gap(ATOMS, x, code, **truth) for x, code in zip(XS, found.value, strict=True)]
-    assert np.max(gaps) <= 1.1 * tol
-    np.testing.assert_allclose(found.residual, gaps, rtol=0.01, atol=2e-15)
-    jax.tree.map(np.testing.assert_array_equal, found, tightly(**truth))
-
-
-@pytest.mark.parametrize("strength", [1e-3, 1e-4])
-def test_where_the_penalty_is_weak_rows_need_fista_as_well(strength, x64):
-    found = tightly(np.full(30, strength))
-    assert np.all(found.status == Status.converged)
-    assert np.max(found.n_steps) > 128  # some rows needed more than SpaRSA was given
-    gaps = [relative_gap(ATOMS, x, code, l1=strength) for x, code in zip(XS, found.value, strict=True)]
-    assert np.max(gaps) <= 1.1e-13
+    return jax.vmap(one)(strengths)
 
 
 FREE_IN_PART = np.where(np.arange(30) < 8, 0.0, 0.1)
-FREE = {
-    "l1": {"l1": 0 * EQUAL},
-    "nonnegative": {"l1": 0 * EQUAL, "is_nonnegative": True},
-    "ridge": {"l1": 0.0, "l2": 0.3},
-    "in-part": {"l1": FREE_IN_PART},
-    "nonnegative-in-part": {"l1": FREE_IN_PART, "is_nonnegative": True},
+STRENGTHS = {
+    "l1": EQUAL,
+    "per-atom": PER_ATOM,
+    "forbidden": FORBIDDEN,
+    "zero": 0 * EQUAL,
+    "zero-in-part": FREE_IN_PART,
+    "weak": np.full(30, 1e-3),
+    "weaker": np.full(30, 1e-4),
 }
 
 
-@pytest.mark.parametrize("kind", FREE)
-def test_where_the_strength_is_zero_codes_are_least_squares(kind, x64):
-    truth = FREE[kind]
-    found = tightly(**truth)
+@cache
+def l1_solutions():
+    with jax.enable_x64(True):
+        found = jax.device_get(mapped(ATOMS, XS, np.array(list(STRENGTHS.values())), np.zeros((8, 30))))
+        return {name: row(found, i) for i, name in enumerate(STRENGTHS)}
+
+
+def solve(xs, init, strength=EQUAL):
+    """Encode under one strength, in the program above."""
+    strengths = np.broadcast_to(strength, (len(STRENGTHS), 30))
+    return row(jax.device_get(mapped(ATOMS, xs, strengths, init)), 0)
+
+
+def assert_certified(found, truth, tol):
     assert np.all(found.status == Status.converged)
-    codes, strength = np.asarray(found.value), truth["l1"]
-    pull = (XS - codes @ ATOMS) @ ATOMS.T - truth.get("l2", 0) * codes
+    gaps = [relative_gap(ATOMS, x, code, **truth) for x, code in zip(XS, found.value, strict=True)]
+    assert np.max(gaps) <= 1.1 * tol
+    np.testing.assert_allclose(found.residual, gaps, rtol=0.01, atol=2e-15)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")  # scikit-learn's, at atoms of 0
+@pytest.mark.parametrize("kind", ["l1", "per-atom", "forbidden"])
+def test_l1_codes_are_scikit_learns_and_each_is_certified(kind, x64):
+    found, truth = l1_solutions()[kind], {"l1": STRENGTHS[kind]}
+    assert_certified(found, truth, 1e-13)
+    np.testing.assert_allclose(found.value, [by_scikit_learn(x, **truth) for x in XS], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["weak", "weaker"])
+def test_where_the_penalty_is_weak_rows_need_fista_as_well(kind, x64):
+    found = l1_solutions()[kind]
+    assert_certified(found, {"l1": STRENGTHS[kind]}, 1e-13)
+    assert np.max(found.n_steps) > 128  # some rows needed more than SpaRSA was given
+
+
+def nonnegative(strength):
+    """Encode from a start below zero, which codes have to leave."""
+    init = np.random.default_rng(0).normal(size=(8, 30)) - 0.5
+    return encode_batch(Dictionary(ATOMS), XS, NonNegativeL1(strength), init=init, **TIGHT)
+
+
+def elastic(l1, l2):
+    """Encode at the default tolerance."""
+    return encode_batch(Dictionary(ATOMS), XS, ElasticNet(l1, l2), n_slots=3)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
+@pytest.mark.parametrize("strength", [EQUAL, FORBIDDEN], ids=["equal", "forbidden"])
+def test_nonnegative_codes_are_scikit_learns_and_each_is_certified(strength, x64):
+    found, truth = nonnegative(strength), {"l1": strength, "is_nonnegative": True}
+    assert_certified(found, truth, 1e-13)
+    np.testing.assert_allclose(found.value, [by_scikit_learn(x, **truth) for x in XS], atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, found, nonnegative(strength))
+
+
+def test_elastic_net_codes_are_scikit_learns_and_each_is_certified(x64):
+    found, truth = elastic(0.1, 0.3), {"l1": 0.1, "l2": 0.3}
+    assert_certified(found, truth, 1e-10)
+    atol = np.sqrt(1e-10 * np.max(np.sum(XS**2, axis=1)) / 0.3)  # strongly convex: ½·l2·‖z − z*‖² ≤ gap
+    np.testing.assert_allclose(found.value, [by_scikit_learn(x, **truth) for x in XS], rtol=0, atol=atol)
+
+
+def assert_least_squares(found, strength, l2=0.0, is_nonnegative=False):
+    assert np.all(found.status == Status.converged)
+    codes = np.asarray(found.value)
+    pull = (XS - codes @ ATOMS) @ ATOMS.T - l2 * codes
     np.testing.assert_allclose(np.where(codes != 0, pull - strength * np.sign(codes), 0), 0, atol=1e-9)
-    if truth.get("is_nonnegative"):
-        assert np.all(codes >= 0)
-        assert np.all(pull <= strength + 1e-9)
-    else:
-        assert np.all(np.abs(pull) <= strength + 1e-9)
+    assert np.all((pull if is_nonnegative else np.abs(pull)) <= strength + 1e-9)
+    assert np.all(codes >= 0) or not is_nonnegative
+
+
+def test_where_the_strength_is_zero_codes_are_least_squares(x64):
+    assert_least_squares(l1_solutions()["zero"], 0 * EQUAL)
+    assert_least_squares(l1_solutions()["zero-in-part"], FREE_IN_PART)
+    assert_least_squares(nonnegative(0 * EQUAL), 0 * EQUAL, is_nonnegative=True)
+    assert_least_squares(nonnegative(FREE_IN_PART), FREE_IN_PART, is_nonnegative=True)
+    assert_least_squares(elastic(0.0, 0.3), 0 * EQUAL, l2=0.3)
 
 
 OTHERS = {
@@ -142,6 +176,7 @@ def test_other_solvers_and_penalties_give_what_each_row_gives_alone(name, x64):
     assert np.all(found.residual <= 1e-11)
 
 
+@pytest.mark.slow
 def test_sparsa_takes_penalties_without_a_gap(x64):
     """Group codes, against the conditions of optimality group by group."""
     run = {"tol": 1e-11, "max_steps": 20000, "steps_per_check": 10}
@@ -169,27 +204,27 @@ def test_no_row_takes_more_steps_than_it_may():
 
 
 def test_broken_and_zero_rows_leave_the_others_alone_in_any_order(x64):
-    clean = encode_batch(Dictionary(ATOMS), XS, L1(EQUAL), **TIGHT)
+    clean, start = l1_solutions()["l1"], np.zeros((8, 30))
     order = np.array([5, 2, 7, 0, 3, 6, 1, 4])
     broken = XS[order]
     broken[1, 3], broken[4, 0], broken[6, :], broken[7] = np.nan, np.inf, -np.inf, 0
-    dirty = encode_batch(Dictionary(ATOMS), broken, L1(EQUAL), **TIGHT)
+    dirty = solve(broken, start)
     assert dirty.status.tolist() == [0, 2, 0, 0, 2, 0, 2, 0]
     others = np.array([0, 2, 3, 5])
     assert np.all(dirty.residual[others] <= 1e-13)
     np.testing.assert_allclose(dirty.value[others], clean.value[order[others]], atol=1e-6)
     assert dirty.n_steps[7] == dirty.residual[7] == 0
     np.testing.assert_array_equal(dirty.value[7], 0)
-    all_zero = encode_batch(Dictionary(ATOMS), 0 * XS, L1(EQUAL), **TIGHT)
+    all_zero = solve(0 * XS, start)
     assert np.all(all_zero.status == Status.converged)
     np.testing.assert_array_equal(all_zero.value, 0)
 
 
 def test_rows_do_not_touch_each_other_bit_for_bit(x64):
-    clean = encode_batch(Dictionary(ATOMS), XS, L1(EQUAL), **TIGHT)
+    clean, start = solve(XS, np.zeros((8, 30))), np.zeros((8, 30))
     broken = XS.copy()
     broken[3, 7] = np.nan
-    dirty = encode_batch(Dictionary(ATOMS), broken, L1(EQUAL), **TIGHT)
+    dirty = solve(broken, start)
     others = np.delete(np.arange(8), 3)
     np.testing.assert_allclose(dirty.value[others], clean.value[others], atol=1e-14)
     np.testing.assert_array_equal(dirty.n_steps[others], clean.n_steps[others])
@@ -254,91 +289,63 @@ def test_a_solvers_array_may_be_a_tracer():
 def exact_codes(atoms, xs, strength, codes):
     """Solve for the codes on their supports and signs, and check that these are optimal."""
     exact = np.zeros_like(codes)
-    for row, x, code in zip(exact, xs, codes, strict=True):
+    for found, x, code in zip(exact, xs, codes, strict=True):
         on = code != 0
         signs = np.sign(code[on])
-        row[on] = np.linalg.solve(atoms[on] @ atoms[on].T, atoms[on] @ x - strength * signs)
-        assert np.all(np.sign(row[on]) == signs)
-        assert np.all(np.abs(atoms @ (x - row @ atoms)) <= strength + 1e-9)
+        found[on] = np.linalg.solve(atoms[on] @ atoms[on].T, atoms[on] @ x - strength * signs)
+        assert np.all(np.sign(found[on]) == signs)
+        assert np.all(np.abs(atoms @ (x - found @ atoms)) <= strength + 1e-9)
     return exact
 
 
-STRENGTHS = np.array([0.1, 0.25])
-
-
-@cache
-def mapped_gradients(mode, solver):
-    """Return (atoms, xs, strengths, init) ↦ solutions and gradients of their weighted sums."""
-    run = {"gradient": mode, "solver": solver, "n_slots": 3, "tol": 1e-13, "max_steps": 2000}
-
-    def one(atoms, xs, strength, init):
-        def loss(point):
-            atoms, xs, strength, init = point
-            solution = encode_batch(Dictionary(atoms), xs, L1(strength), init=init, **run)
-            return jnp.sum(WEIGHTS * solution.value), solution
-
-        slopes, solution = jax.grad(loss, has_aux=True)((atoms, xs, strength, init))
-        return solution, slopes
-
-    return jax.jit(jax.vmap(one, in_axes=(None, None, 0, None)))
-
-
-WEIGHTS = np.random.default_rng(5).normal(size=(8, 30))
-
-
-@pytest.mark.parametrize(
-    ("mode", "solver", "accuracy"),
-    [
-        (Implicit(), None, 1e-5),
-        (Unrolled(), None, 1e-3),
-        pytest.param(Truncated(300), None, 1e-3, marks=pytest.mark.slow),
-        pytest.param(Unrolled(), FISTA(), 1e-3, marks=pytest.mark.slow),
-        pytest.param(Truncated(300), FISTA(), 1e-3, marks=pytest.mark.slow),
-    ],
-    ids=["implicit", "unrolled", "truncated", "unrolled-fista", "truncated-fista"],
-)
-def test_gradients_in_atoms_data_and_strength_are_finite_differences(mode, solver, accuracy, x64):
-    """Under ``jit``, where everything is a tracer, and under ``vmap`` over strengths."""
-    point = ATOMS, XS, STRENGTHS, np.zeros((8, 30))
-    found, slopes = mapped_gradients(mode, solver)(*point)
-    assert np.all(found.status == Status.converged)
-    rng = np.random.default_rng(6)
-    direction = rng.normal(size=ATOMS.shape), rng.normal(size=XS.shape), np.array(0.7)
-    for k, strength in enumerate(STRENGTHS):
-        codes = np.array([by_scikit_learn(x, strength) for x in XS])
-        np.testing.assert_allclose(found.value[k], codes, atol=1e-5)
-        moves = list(zip((ATOMS, XS, strength), direction, strict=True))
-        for i in range(3):
-
-            def moved(step, i=i, moves=moves, codes=codes):
-                atoms, xs, strength = (p + step * d * (j == i) for j, (p, d) in enumerate(moves))
-                return np.sum(WEIGHTS * exact_codes(atoms, xs, strength, codes))
-
-            expected = (moved(1e-6) - moved(-1e-6)) / 2e-6
-            np.testing.assert_allclose(np.sum(slopes[i][k] * direction[i]), expected, rtol=accuracy)
-    if isinstance(mode, Implicit):
-        np.testing.assert_array_equal(slopes[3], 0)  # a solution does not depend on the start
-
-
-def test_a_start_is_used_and_left_and_at_the_solution_it_stays(x64):
-    solve = mapped_gradients(Implicit(), None)
+def test_a_start_is_left_and_at_the_solution_it_stays(x64):
     exact = exact_codes(ATOMS, XS, 0.1, np.array([by_scikit_learn(x, EQUAL) for x in XS]))
-    found, _ = solve(ATOMS, XS, STRENGTHS, exact)
-    np.testing.assert_array_equal(found.n_steps[0], 0)
-    np.testing.assert_array_equal(found.value[0], exact)
-    assert np.all(found.n_steps[1] > 0)
-    far, _ = solve(ATOMS, XS, STRENGTHS, XS @ ATOMS.T)
-    np.testing.assert_allclose(far.value[0], exact, atol=1e-6)
+    found = solve(XS, exact)
+    np.testing.assert_array_equal(found.n_steps, 0)
+    np.testing.assert_array_equal(found.value, exact)
+    np.testing.assert_allclose(solve(XS, XS @ ATOMS.T).value, exact, atol=1e-6)
 
 
 def test_a_zero_row_with_a_start_is_held_to_the_absolute_gap(x64):
     """Its relative gap would be a number by zero."""
     is_third = np.arange(8)[:, None] == 2
-    found, slopes = mapped_gradients(Implicit(), None)(
-        ATOMS, np.where(is_third, 0, 1e3 * XS), STRENGTHS, np.where(is_third, 5.0, np.zeros((8, 30)))
-    )
-    assert found.status[0, 2] == Status.converged
-    assert found.n_steps[0, 2] > 0
-    code = np.asarray(found.value[0, 2])
+    found = solve(np.where(is_third, 0, 1e3 * XS), np.where(is_third, 5.0, np.zeros((8, 30))))
+    assert found.status[2] == Status.converged
+    assert found.n_steps[2] > 0
+    code = found.value[2]
     assert 0.5 * np.sum((code @ ATOMS) ** 2) + 0.1 * np.abs(code).sum() <= 1e-13  # the least energy is 0
-    assert all(np.all(np.isfinite(slope)) for slope in slopes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "solver", "accuracy"),
+    [
+        (Implicit(), FISTA(), 1e-5),
+        (Unrolled(), FISTA(), 1e-3),
+        pytest.param(Truncated(300), FISTA(), 1e-3, marks=pytest.mark.slow),
+        pytest.param(Implicit(), None, 1e-5, marks=pytest.mark.slow),
+        pytest.param(Unrolled(), None, 1e-3, marks=pytest.mark.slow),
+        pytest.param(Truncated(300), None, 1e-3, marks=pytest.mark.slow),
+    ],
+    ids=["implicit-fista", "unrolled-fista", "truncated-fista", "implicit", "unrolled", "truncated"],
+)
+def test_gradients_in_atoms_data_and_strength_are_finite_differences(mode, solver, accuracy, x64):
+    rng = np.random.default_rng(5)
+    weights = rng.normal(size=(8, 30))
+    point = ATOMS, XS, np.array(0.1)
+    direction = rng.normal(size=ATOMS.shape), rng.normal(size=XS.shape), np.array(0.7)
+
+    def loss(atoms, xs, strength):
+        run = {"gradient": mode, "solver": solver, "n_slots": 3, "tol": 1e-13, "max_steps": 2000}
+        return jnp.sum(weights * encode_batch(Dictionary(atoms), xs, L1(strength), **run).value)
+
+    codes = np.array([by_scikit_learn(x, EQUAL) for x in XS])
+    slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*point)
+    moves = list(zip(point, direction, strict=True))
+    for i in range(3):
+
+        def moved(step, i=i):
+            atoms, xs, strength = (p + step * d * (j == i) for j, (p, d) in enumerate(moves))
+            return np.sum(weights * exact_codes(atoms, xs, strength, codes))
+
+        expected = (moved(1e-6) - moved(-1e-6)) / 2e-6
+        np.testing.assert_allclose(np.sum(slopes[i] * direction[i]), expected, rtol=accuracy)

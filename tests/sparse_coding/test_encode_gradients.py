@@ -126,14 +126,14 @@ PAIRS = {
     ("fista-backtracking", "nonnegative"): "unrolled",
     ("ista-backtracking", "elastic"): "implicit",
     ("coordinates", "elastic-per-atom"): "unrolled",
-    ("lca", "l0"): "implicit",
+    ("lca", "l0"): "",
     ("coordinates", "log"): "implicit",
     ("fista", "cauchy"): "",
     ("sgd", "cauchy-per-atom"): "implicit",
     ("lca", "group"): "",
     ("ista", "group-per-group"): "implicit",
     ("sgd", "smooth"): "",
-    ("adam", "smooth-per-atom"): "implicit",
+    ("adam", "smooth-per-atom"): "",
     ("sgd", "gaussian"): "",
     ("rmsprop", "gaussian-per-atom"): "",
 }
@@ -265,7 +265,7 @@ def slopes_of(mode):
 
 each_mode = pytest.mark.parametrize(
     "mode",
-    [pytest.param(m, marks=pytest.mark.slow if name == "truncated" else []) for name, m in MODES.items()],
+    [pytest.param(m, marks=[] if name == "implicit" else pytest.mark.slow) for name, m in MODES.items()],
     ids=list(MODES),
 )
 

@@ -111,6 +111,7 @@ def test_every_code_is_certified_from_the_dictionary_itself(dictionary, penalty)
     np.testing.assert_allclose(solution.residual, gaps, atol=3e-7)
 
 
+@pytest.mark.slow
 def test_in_double_precision_codes_are_exact(x64):
     dictionary = make_dictionary(0.15, np.float64)
     xs = draw_data(dictionary, 8)

@@ -247,7 +247,10 @@ def nmse(network, batch):
 draw = eqx.filter_jit(lambda sampler, key: sampler(key))
 
 
-@pytest.mark.parametrize("name", ["LISTA", pytest.param("tied LISTA", marks=pytest.mark.slow), "ALISTA"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("LISTA", "tied LISTA")), "ALISTA"],
+)
 def test_training_improves_the_codes_of_data_it_has_not_seen(name, small):
     """By 3 dB at least: half the squared error of as many steps of ISTA."""
     sampler = Sampler(jnp.asarray(small[0], jnp.float32))

@@ -141,7 +141,8 @@ def test_usage_counts_the_steps_since_an_atom_was_used(small, x64):
 def test_unused_atoms_become_the_worst_explained_data_with_fresh_optimiser_rows(small, x64):
     atoms, xs = small
     optimizer = optax.adagrad(0.1)
-    upkeep = eqx.filter_jit(DictionaryUpkeep(OBJECTIVE, optimizer, replace_after=7))
+    objective = SparseCodingObjective(L1(STRENGTH), FISTA(), tol=1e-10)
+    upkeep = eqx.filter_jit(DictionaryUpkeep(objective, optimizer, replace_after=7))
     dictionary = Dictionary(atoms)
     fresh = optimizer.init(dictionary)
     opt_state = jax.tree.map(lambda leaf: np.asarray(leaf) + 5, fresh)

@@ -19,14 +19,14 @@ PENALTY = L1(0.1)
 def problem(small):
     """The dictionary, the data, their dense solution and how many units of each code are active."""
     atoms, xs = (np.asarray(a, np.float32) for a in small)
-    solution = encode_batch(Dictionary(atoms), xs, PENALTY)
+    solution = encode_batch(Dictionary(atoms), xs, PENALTY, solver=FISTA())
     return Dictionary(atoms), xs, solution, np.sum(np.asarray(solution.value) != 0, axis=1)
 
 
 def test_both_forms_give_the_dense_codes_back(problem):
     dictionary, xs, dense, n_active = problem
     width = int(np.max(n_active)) + 2
-    sparse = encode_batch(dictionary, xs, PENALTY, max_active=width)
+    sparse = encode_batch(dictionary, xs, PENALTY, solver=FISTA(), max_active=width)
     assert isinstance(sparse.value, SparseCodes) and sparse.value.indices.shape == (len(xs), width)
     np.testing.assert_array_equal(sparse.value.to_dense(), dense.value)
     matrix = sparse.value.to_scipy()
@@ -58,14 +58,14 @@ def test_outside_jit_a_code_that_does_not_fit_is_an_error(problem):
     first = int(np.flatnonzero(n_active > allowed)[0])
     message = rf"at most {allowed} non-zero .* got {n_active[first]} in row {first}, the first of "
     with pytest.raises(ValueError, match=message):
-        encode_batch(dictionary, xs, PENALTY, max_active=allowed)
+        encode_batch(dictionary, xs, PENALTY, solver=FISTA(), max_active=allowed)
 
 
 def test_a_broken_row_is_nonfinite_and_no_error(problem):
     dictionary, xs, _, n_active = problem
     broken = xs.copy()
     broken[3, 1] = np.nan
-    solution = encode_batch(dictionary, broken, PENALTY, max_active=int(np.max(n_active)))
+    solution = encode_batch(dictionary, broken, PENALTY, solver=FISTA(), max_active=int(np.max(n_active)))
     expected = np.where(np.arange(len(xs)) == 3, Status.nonfinite, Status.converged)
     np.testing.assert_array_equal(solution.status, expected)
     lost = Solution(np.full((1, 30), np.nan, np.float32), *(jnp.array([x]) for x in (2, 5, np.nan)))
@@ -139,11 +139,11 @@ def test_bad_input_is_named(problem, untyped):
         (lambda: SparseCodes(np.ones((2, 3), int), np.ones((2, 2)), 5), "indices: expected shape"),
         (lambda: SparseCodes(np.ones((2, 3), int), np.ones((2, 3)), 0), "n_atoms: expected a whole number"),
         (
-            lambda: encode_batch(dictionary, xs, PENALTY, max_active=0),
+            lambda: encode_batch(dictionary, xs, PENALTY, solver=FISTA(), max_active=0),
             "max_active: expected a whole number ≥ 1, got 0",
         ),
         (
-            lambda: encode_batch(dictionary, xs, PENALTY, max_active=31),
+            lambda: encode_batch(dictionary, xs, PENALTY, solver=FISTA(), max_active=31),
             "max_active: expected at most the number of atoms, 30, got 31",
         ),
     ]

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from neurojax.convergence import Status
 from neurojax.penalties import L1
-from neurojax.sparse_coding import FISTA, Dictionary, SpaRSA, _stream, encode_batch, encode_stream
+from neurojax.sparse_coding import FISTA, ISTA, Dictionary, _stream, encode_batch, encode_stream
 
 PENALTY = L1(0.1)
 N_ROWS, BATCH = 22, 4
@@ -53,7 +53,7 @@ class SlowRows:
 
 
 def stream(rows=ROWS, **settings):
-    return encode_stream(DICTIONARY, rows, PENALTY, **{"batch_size": BATCH, **settings})
+    return encode_stream(DICTIONARY, rows, PENALTY, **{"batch_size": BATCH, "solver": FISTA(), **settings})
 
 
 def same(one, other):
@@ -94,7 +94,9 @@ def assert_equivalent(one, other, rows):
 def test_a_stream_is_the_batch(whole):
     for start in (BATCH, N_ROWS - N_ROWS % BATCH):  # a batch of the middle, and the last, which is padded
         rows = ROWS[start : start + BATCH]
-        batch = encode_batch(DICTIONARY, np.pad(rows, ((0, BATCH - len(rows)), (0, 0))), PENALTY)
+        batch = encode_batch(
+            DICTIONARY, np.pad(rows, ((0, BATCH - len(rows)), (0, 0))), PENALTY, solver=FISTA()
+        )
         for part, field in zip(jax.tree.leaves(batch), jax.tree.leaves(whole), strict=True):
             np.testing.assert_array_equal(part[: len(rows)], field[start : start + BATCH])
 
@@ -153,12 +155,12 @@ def test_memory_is_bounded_and_the_next_batch_is_ready(monkeypatch):
     """A generator is never far ahead, and no batch outlives its codes."""
     alive, most_alive, n_read, lead = set(), [0], [0], []
 
-    def counted_encode(dictionary, batch, penalty, mesh):
+    def counted_encode(dictionary, batch, penalty, **settings):
         memory = batch if batch.base is None else batch.base
         alive.add(id(memory))
         weakref.finalize(memory, alive.discard, id(memory))
         most_alive[0] = max(most_alive[0], len(alive))
-        return encode_batch(dictionary, batch, penalty)
+        return encode_batch(dictionary, batch, penalty, **settings)
 
     def counted_rows():
         for row in itertools.chain.from_iterable(itertools.repeat(ROWS, 20)):
@@ -300,16 +302,19 @@ def test_a_run_that_was_killed_when_all_was_done_ends(whole, tmp_path, monkeypat
 def test_another_call_is_refused_by_name(tmp_path):
     output = tmp_path / "codes.npy"
     with pytest.raises(KeyboardInterrupt):
-        stream(SlowRows(stop=6), output=output, solver=SpaRSA())
-    settings = {"output": output, "solver": SpaRSA()}
+        stream(SlowRows(stop=6), output=output)
+    settings = {"output": output, "solver": FISTA()}
     atoms = np.asarray(DICTIONARY.atoms)
     cases = [
         (lambda: stream(**settings, tol=1e-4), r"changed: settings\['tol'\] from nothing to 0.0001"),
         (
-            lambda: stream(output=output, solver=FISTA()),
-            r"settings\['solver'\] \(class\) from SpaRSA to FISTA",
+            lambda: stream(output=output, solver=ISTA()),
+            r"settings\['solver'\] \(class\) from FISTA to ISTA",
         ),
-        (lambda: stream(output=output, solver=SpaRSA(memory=4)), r"\['solver'\].memory from 8 to 4"),
+        (
+            lambda: stream(output=output, solver=FISTA(backtracking=True)),
+            r"\['solver'\].backtracking from False to True",
+        ),
         (lambda: stream(**settings, batch_size=5), "batch_size from 4 to 5"),
         (lambda: stream(ROWS[:-1], **settings), "number of rows from 22 to 21"),
         (lambda: stream(ROWS[::-1], **settings), "first row from .* to "),

@@ -115,6 +115,7 @@ def test_a_label_that_is_no_class_makes_the_loss_nan(labelled, x64):
         assert np.isfinite(loss) == is_class, label
 
 
+@pytest.mark.slow
 def test_the_dictionary_learns_what_the_task_needs():
     """Two classes differ in a direction of little variance, which the start's atoms do not see."""
     rng = np.random.default_rng(0)
@@ -142,6 +143,14 @@ def test_the_dictionary_learns_what_the_task_needs():
     # No classifier of the start's codes does as well: they hardly depend on the direction that counts.
     codes = encode_rows(start.dictionary.atoms, xs, ElasticNet(0.1, 0.1)).value
     assert LogisticRegression(C=1e3).fit(codes, labels).score(codes, labels) < 0.7
+
+
+def test_normalizing_leaves_all_but_the_length_of_atoms(labelled):
+    atoms, _, _, weights, bias = (np.asarray(a, np.float32) for a in labelled)
+    model = SparseClassifier(Dictionary(3 * atoms), weights, bias)
+    normal = normalize_classifier(model, None, None, None, KEY)[0]
+    np.testing.assert_allclose(normal.dictionary.atoms, atoms, rtol=1e-5, atol=1e-7)
+    assert np.array_equal(normal.weights, weights) and np.array_equal(normal.bias, bias)
 
 
 def test_what_does_not_fit_is_named(labelled, untyped):
