@@ -159,7 +159,7 @@ def assert_encoded(figures, encoded, name):
     np.testing.assert_array_equal(picture(figures["responses"].axes[0]), train[:, peaks])
     sheet = cells(figures["stimuli"].axes[0], len(angles), (14, 18), 6)
     np.testing.assert_allclose(sheet[:, 1:-1, 1:-1], stimuli.images, atol=1e-6)
-    assert titles(figures["stimuli"]) == [f"12 of 12 gratings, 0° to {angles[-1]:g}°, row by row"]
+    assert titles(figures["stimuli"]) == [f"16 of 16 gratings, 0° to {angles[-1]:g}°, row by row"]
     pairs = {
         "tuning_grid": train,
         "predictions": encoded.predicted["repeats"][name],

@@ -167,6 +167,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, images, tmp_path, capsys,
     assert json.loads((parts / "config.json").read_text())["learning"]["n_steps"] == 4
 
     capsys.readouterr()
+    # Refused after the data were read, which takes long and is another matter.
+    monkeypatch.setattr(_sparse_coding, "_prepare", lambda *args: None)
     assert main(["sparse-coding", "--resume", str(parts), "--n-atoms", "30", "--strength", "0.25"]) == 2
     message = capsys.readouterr().err
     assert "n_atoms 12 → 30" in message and "strength 0.3 → 0.25" in message
@@ -342,7 +344,8 @@ def test_settings_that_cannot_work_leave_no_folder(images, tmp_path, capsys, unt
     assert not (tmp_path / "runs").exists()
 
 
-def test_bad_folders_and_commands_are_named(images, tmp_path, capsys):
+def test_bad_folders_and_commands_are_named(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_sparse_coding, "_prepare", lambda *args: None)
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert run(blocked / "runs", f"--data={images}") == 2

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_runs import one_optimizer
@@ -46,7 +47,7 @@ SMALL_DECODE = [
     "decode", *POPULATION, "--bins=4", "--n-folds=2", "--n-permutations=2", "--n-steps=5", "--n-hidden=6",
     "--train-share=0.5", "--progress=False",
 ]  # fmt: skip
-GRATINGS = ["--n-neurons=12", "--n-angles=12", "--n-repeats=4"]
+GRATINGS = [f"--n-neurons={N_NEURONS}", "--n-angles=16", "--n-repeats=4"]
 SMALL_ENCODE = [
     "encode", *GRATINGS, "--n-folds=2", "--n-steps=4", "--evaluate-every=2", "--checkpoint-every=2",
     "--progress=False",
@@ -154,10 +155,10 @@ def test_the_table_of_decoders_is_that_of_their_held_out_answers(decoded):
     assert "2 permutations of the angles" in out
 
 
-def without_error(responses, n_folds):
-    """Return a cross-validation that decodes each angle as it was, at no cost."""
+def without_error(responses):
+    """Return a cross-validation in two folds that decodes each angle as it was, at no cost."""
     true = np.asarray(responses.angles_degrees, float)
-    return nc.CrossValidation(true, true, np.arange(N_TRIALS) % n_folds, None, 360.0, None)
+    return nc.CrossValidation(true, true, np.arange(N_TRIALS) % 2, None, 360.0, None)
 
 
 def test_a_run_of_decoders_that_was_cut_off_does_what_is_missing(decoded, tmp_path, monkeypatch):
@@ -172,7 +173,7 @@ def test_a_run_of_decoders_that_was_cut_off_does_what_is_missing(decoded, tmp_pa
     def counted(decoder, *rest):
         tried.append(type(decoder).__name__)
         is_new = isinstance(decoder, nc.PopulationVector)
-        return without_error(rest[0], 2) if is_new else cross_validate(decoder, *rest)
+        return without_error(rest[0]) if is_new else cross_validate(decoder, *rest)
 
     monkeypatch.setattr(_decode, "_cross_validate", counted)
     monkeypatch.setattr(_decode, "learn", lambda *args: networks.append(args) or learn(*args))
@@ -192,7 +193,7 @@ def test_a_run_of_decoders_that_was_cut_off_does_what_is_missing(decoded, tmp_pa
     # Other folds make other answers.
     tried.clear()
     monkeypatch.setattr(
-        _decode, "_cross_validate", lambda *args: tried.append(args) or without_error(args[1], 5)
+        _decode, "_cross_validate", lambda *args: tried.append(args) or without_error(args[1])
     )
     flags = ["--n-folds=5", "--n-permutations=0", "--decoders", "sincos-ridge"]
     captured(["decode", "--resume", str(folder), *flags])
@@ -277,29 +278,29 @@ def test_the_scores_of_an_encoder_are_those_of_its_predictions(encoded):
     keys = jax.random.split(jax.random.key(0))
     stimuli = _encode_settings.read_stimuli(settings, _encode_settings.check(settings), keys[0])
     np.testing.assert_array_equal(stimuli.images, nc.course_gratings(stimuli.angles_degrees, 0.025))
-    assert stimuli.train.shape == (12, 12) and stimuli.test.shape == (2, 12, 12)
+    assert stimuli.train.shape == (16, 30) and stimuli.test.shape == (2, 16, 30)
     np.testing.assert_allclose(stimuli.train.mean(axis=0), 0, atol=1e-6)
     test = stimuli.test.mean(axis=0)
 
-    like = nc.ConvolutionalEncoder.from_filters(nc.course_filters(), (12, 16), 12, jax.random.key(0))
+    like = nc.ConvolutionalEncoder.from_filters(nc.course_filters(), (12, 16), 30, jax.random.key(0))
     model = load(folder / "encoders" / "convolutional" / "model.npz", like)
-    errors = np.mean((np.asarray(jax.vmap(model)(stimuli.images)) - test) ** 2, axis=0)
+    errors = np.mean((np.asarray(_encode_models._predictions(model, stimuli.images)) - test) ** 2, axis=0)
     score = measured["scores"]["repeats"]["convolutional"]["squared_error"]
     assert score["mean"] == pytest.approx(errors.mean(), rel=1e-4)
-    assert score["standard_error"] == pytest.approx(errors.std(ddof=1) / 12**0.5, rel=1e-4)
+    assert score["standard_error"] == pytest.approx(errors.std(ddof=1) / 30**0.5, rel=1e-4)
     assert f"{errors.mean():.3f} ± " in out
     # Opposite directions are one image, so they are predicted alike, and the floor is the mean of the two.
-    pairs = np.arange(12), (np.arange(12) + 6) % 12
+    pairs = np.arange(16), (np.arange(16) + 8) % 16
     floor = np.mean(((stimuli.train[pairs[0]] + stimuli.train[pairs[1]]) / 2 - test) ** 2)
     assert measured["scores"]["repeats"]["paired mean"]["squared_error"]["mean"] == pytest.approx(
         floor, rel=1e-4
     )
-    assert measured["n_distinct_images"] == 6 and "12 gratings are 6 distinct images" in out
+    assert measured["n_distinct_images"] == 8 and "16 gratings are 8 distinct images" in out
 
     for fold in range(2):
         with np.load(folder / "encoders" / "convolutional" / f"fold_{fold}.npz") as file:
-            assert file["predicted"].shape == (6, 12)
-            np.testing.assert_allclose(file["predicted"][:3], file["predicted"][3:], atol=1e-5)
+            assert file["predicted"].shape == (8, 30)
+            np.testing.assert_allclose(file["predicted"][:4], file["predicted"][4:], atol=1e-5)
         assert not (folder / "encoders" / "convolutional" / f"fold_{fold}").exists()
 
 
@@ -309,9 +310,64 @@ def test_folds_of_angles_keep_opposites_together(encoded):
     )
     stimuli = _encode_settings.read_stimuli(settings, _encode_settings.check(settings), jax.random.key(0))
     of_folds = _encode_settings.folds(settings, stimuli)
-    assert sorted(np.concatenate(of_folds)) == list(range(12))
+    assert sorted(np.concatenate(of_folds)) == list(range(16))
     for held in of_folds:
-        assert {(n + 6) % 12 for n in held} == set(held)
+        assert {(n + 8) % 16 for n in held} == set(held)
+
+
+def test_baselines_of_angles_know_the_other_angles_alone(encoded):
+    stimuli, predicted = encoded[3].stimuli, encoded[3].predicted
+    pixels = stimuli.images.reshape(16, -1)
+    for fold in range(2):
+        held, rows = np.arange(fold, 16, 2), np.arange(1 - fold, 16, 2)
+        linear = nc.linear_baseline(pixels[rows], jnp.asarray(stimuli.train[rows]), pixels[held])
+        np.testing.assert_allclose(predicted["angles"]["linear"][held], linear, atol=1e-5)
+        null = np.tile(stimuli.train[rows].mean(axis=0), (8, 1))
+        np.testing.assert_allclose(predicted["angles"]["null"][held], null, atol=1e-6)
+    np.testing.assert_array_equal(predicted["repeats"]["repeat mean"], stimuli.train)
+    np.testing.assert_allclose(predicted["repeats"]["null"], 0, atol=1e-6)
+
+
+def test_flags_decide_how_networks_and_encoders_learn():
+    flags = [
+        "--l1=0.3",
+        "--l2=0.7",
+        "--n-steps=9",
+        "--step-size=0.2",
+        "--n-hidden=3",
+        "--regression-hidden=4",
+    ]
+    settings, _ = parse(_decode_settings.Settings, "decode", [*flags, "--regression-steps=5"])
+    networks = {
+        name: _decode_settings.network_of(name, settings.learning, 30) for name in _decode_settings.NETWORKS
+    }
+    for name, network in networks.items():
+        if "classifier" in name:
+            penalties = 0.3 * ("-l1" in name), 0.7 * ("-l2" in name)
+            assert network == ("bins", 3, 0.2, 9, *penalties), name
+    assert networks["network-regression"] == ("circle", 4, 0.05, 5, 0.0, 0.0)
+    # 50 steps for the neurons of the course, in proportion more for fewer, and 1000 at most.
+    assert networks["network-degrees"] == ("degrees", 4, 1e-4, 1000, 0.0, 0.0)
+    assert _decode_settings.network_of("network-degrees", settings.learning, 2 * 23_589).n_steps == 25
+
+    flags = ["--l1=0.3", "--l2=0.7", "--penalty-scale=sum"]
+    settings, _ = parse(_encode_settings.Settings, "encode", flags)
+    objectives = [_encode_models._objective(name, settings) for name in ("convolutional", "gabor-energy")]
+    assert [(o.loss, o.l1, o.l2) for o in objectives] == [("squared", 0.3, 0.7), ("squared", 0, 0)]
+    assert [o.penalty_scale for o in objectives] == ["sum", "sum"]
+    three = jnp.float32(3)
+    for flags, expected in (
+        ([], [-0.003, -0.003]),
+        (["--optimizer=sgd"], [-6, -11.4]),
+        (["--optimizer=sgd", "--step-size=0.1", "--momentum=0"], [-0.3, -0.3]),
+    ):
+        learning = parse(_encode_settings.Settings, "encode", flags)[0].learning
+        optimizer, updates = _encode_settings.make_optimizer(learning), []
+        state = optimizer.init(three)
+        for _ in range(2):
+            update, state = optimizer.update(three, state)
+            updates.append(float(update))
+        assert updates == pytest.approx(expected, rel=1e-3), flags
 
 
 def test_a_resumed_encoder_is_the_uninterrupted_one(encoded, tmp_path, monkeypatch):
@@ -339,9 +395,12 @@ def test_an_encoder_killed_in_its_last_fold_trains_that_fold_alone(encoded, tmp_
     (tmp_path / "encode" / "encoders" / "convolutional" / "fold_1.npz").unlink()
     (tmp_path / "encode" / "results.json").unlink()
     trained, of_fold = [], _encode_models._of_fold
-    monkeypatch.setattr(_encode_models, "_of_fold", lambda *args: trained.append(args[1]) or of_fold(*args))
+    monkeypatch.setattr(_encode_models, "_of_fold", lambda *args: trained.append(args) or of_fold(*args))
     captured(["encode", "--resume", str(tmp_path / "encode")])
-    assert [folder.name for folder in trained] == ["fold_1"]
+    ((_, folder, _, _, rows, *_),) = trained
+    assert folder.name == "fold_1"
+    # Orientations are dealt out in turn, and the odd ones are held out.
+    np.testing.assert_array_equal(rows, np.arange(0, 16, 2))
     results = (path / "results.json" for path in (tmp_path / "encode", encoded[0]))
     assert len({path.read_text() for path in results}) == 1
 
@@ -443,7 +502,7 @@ REFUSED = [
     ("encode --resolution=0", "resolution: expected a number in (0, 1], got 0"),
     ("encode --encoders linear", "encoders: expected some of convolutional"),
     (f"encode {SHOWN} --encoders poisson-glm", "encoders: expected none of counts (poisson-glm)"),
-    (f"encode {SHOWN} --n-folds=7", "n_folds: expected at most 6, the number of distinct"),
+    (f"encode {SHOWN} --n-folds=9", "n_folds: expected at most 8, the number of distinct"),
 ]
 
 
