@@ -85,3 +85,25 @@ def assert_history(ax, steps, values, evaluation=None):
     assert ax.get_xlabel() == "step"
     if evaluation is not None:
         assert_line(ax.lines[-1], *evaluation)
+
+
+def everything(ax):
+    """Return the words and the numbers that are drawn on Axes, and on those inside of them."""
+    words = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *texts(ax)]
+    words += [] if ax.get_legend() is None else legend(ax)
+    numbers = [line.get_xydata() for line in ax.lines] + [image.get_array() for image in ax.images]
+    numbers += [collection.get_offsets() for collection in ax.collections]
+    numbers += [patch.get_path().vertices for patch in ax.patches]
+    numbers += [[*ax.get_xlim(), *ax.get_ylim()]]
+    for child in ax.child_axes:
+        of_child = everything(child)
+        words, numbers = words + of_child[0], numbers + of_child[1]
+    return words, [np.ma.filled(np.ma.asarray(values, float), np.nan) for values in numbers]
+
+
+def assert_drawn_alike(ax, other):
+    """Check that two Axes show the same, but for rounding to single precision."""
+    (words, numbers), (other_words, other_numbers) = everything(ax), everything(other)
+    assert words == other_words and len(numbers) == len(other_numbers) and len(numbers) > 1
+    for one, two in zip(numbers, other_numbers, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)

@@ -4,14 +4,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import inspect
-
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.figure import Figure
+from saved_figures import assert_drawn_alike
 
 from neurojax import plotting
 
@@ -49,7 +48,7 @@ CALLS = {
     "reconstructions": (ATOMS, 0.9 * ATOMS, SHAPE),
     "regularization_path": (np.array([0.1, 1.0]), np.array([0.5, 0.6])),
     "response_matrix": (RNG.standard_normal((4, 5)), DEGREES),
-    "score_comparison": (["ridge", "network"], np.array([0.8, 0.7]), np.array([0.01, 0.02])),
+    "score_comparison": (["ridge", "network"], np.array([0.8, 0.7]), np.array([0.013, 0.024])),
     "spectrum": ({"plain": np.array([[2.0, 1.0], [0.5, 3.0]])},),
     "thresholds": (X, {"soft": np.sign(X) * np.maximum(np.abs(X) - 1, 0)}),
     "tuning_curves": (DEGREES, RNG.random((2, 4))),
@@ -101,14 +100,11 @@ def test_each_returns_its_axes_drawn_and_labelled_and_leaves_pyplot_alone(name, 
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_without_axes_each_makes_one_new_figure_and_takes_jax_arrays(name):
+def test_without_axes_each_makes_one_new_figure_and_takes_jax_arrays(name, ax):
     arguments = [jnp.asarray(value) if isinstance(value, np.ndarray) else value for value in CALLS[name]]
-    ax = getattr(plotting, name)(*arguments)
-    try:
-        assert plt.get_fignums() == [ax.figure.number]
-        assert "ax" in inspect.signature(getattr(plotting, name)).parameters
-    finally:
-        plt.close(ax.figure)
+    new = getattr(plotting, name)(*arguments)
+    assert plt.get_fignums() == [new.figure.number]
+    assert_drawn_alike(new, getattr(plotting, name)(*CALLS[name], ax))
 
 
 def test_atom_grid_scales_each_atom_by_its_own_peak(ax):
@@ -242,6 +238,22 @@ def test_history_smooths_by_means_of_neighbours(ax):
     np.testing.assert_allclose(smooth.get_xydata(), [[20, 4], [30, 3], [40, 2]])
     np.testing.assert_array_equal(held_out.get_ydata(), [6, 1])
     assert ax.get_ylabel() == "energy" and ax.get_xlabel() == "step"
+
+
+def test_penalties_are_drawn_as_they_are_with_their_names(ax):
+    plotting.penalties(X, {"|x|": np.abs(X), "x²": X**2}, ax)
+    for line, values in zip(ax.lines, (np.abs(X), X**2), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([X, values], axis=1))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["|x|", "x²"]
+
+
+def test_gabor_shapes_lie_around_the_diagonal_within_the_limits(ax):
+    across, along = np.array([0.2, 0.5, np.nan]), np.array([0.4, 2.0, 1.0])
+    plotting.gabor_shapes(across, along, ax)
+    points = np.ma.filled(ax.collections[0].get_offsets(), np.nan)
+    np.testing.assert_array_equal(points[:2], [[0.2, 0.4], [0.5, 2.0]])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0], [2.16, 2.16]])
+    np.testing.assert_allclose(ax.get_xlim() + ax.get_ylim(), [0, 2.16, 0, 2.16])
 
 
 def test_lca_trajectories_mark_the_threshold_and_the_units_beyond_it(ax):

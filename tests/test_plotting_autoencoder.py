@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from saved_figures import assert_drawn_alike
 
 from neurojax import plotting
 
@@ -61,6 +62,7 @@ def test_each_draws_where_it_is_told_or_on_one_new_figure(ax, name, arguments):
     assert plt.get_fignums() == [] and dict(plt.rcParams) == before
     new = draw(*(jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments))
     assert plt.get_fignums() == [new.figure.number]
+    assert_drawn_alike(new, ax)
 
 
 @pytest.mark.parametrize("scale", ["each", "common"])

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from saved_figures import assert_drawn_alike
 
 from neurojax import neural_coding as nc
 from neurojax import plotting
@@ -352,8 +353,10 @@ def test_options_may_be_jax_arrays_too(ax, name, arguments, options):
     def as_jax(value):
         return tuple(map(as_jax, value)) if isinstance(value, tuple) else jnp.asarray(value)
 
-    options = {key: as_jax(value) for key, value in options.items()}
-    assert getattr(plotting, name)(*as_jax(arguments), ax, **options) is ax
+    draw, other = getattr(plotting, name), Figure().subplots()
+    draw(*arguments, other, **options)
+    draw(*as_jax(arguments), ax, **{key: as_jax(value) for key, value in options.items()})
+    assert_drawn_alike(ax, other)
     ax.figure.canvas.draw()
 
 
