@@ -36,7 +36,7 @@ from mutant_table import ROOT, TABLE, Fault, complaints, read_table, write_table
 
 LEAST_SHARE = 0.95
 # Seconds of processor time for each stage, so that a busy machine catches nothing.
-LIMITS = {"known": 100, "near": 200, "part": 600, "rest": 1500, "slow": 2400}
+LIMITS = {"known": 60, "near": 200, "part": 600, "rest": 1500, "slow": 2400}
 BUSY = 10  # times as long on the clock
 N_NEAR = 3  # test files
 OWN_TESTS = "tests/test_mutants.py"  # it reads the faulty lines themselves, and would catch every fault
