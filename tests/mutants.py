@@ -62,6 +62,7 @@ TESTS = {
         "*/test_encode*",
     ],
     "runs": ["*/test_training_resume*"],
+    "training": ["*/test_distributed*"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 UNFINISHED = re.compile(r"^(\S+\.py::.*?) *\Z", re.MULTILINE)
