@@ -24,8 +24,8 @@ def whole(key, n):
     return np.asarray(some(jax.random.key(key), np.arange(n, dtype="int32"), n))
 
 
-# Squares that are full and that are not, the smallest side, one more than a square, and many rows.
-@pytest.mark.parametrize("n", [1, 64, 65, 1000, 65_537])
+# The smallest square, one more than it holds, and many rows.
+@pytest.mark.parametrize("n", [1, 65, 1000, 65_537])
 def test_every_number_comes_once(n):
     assert np.array_equal(np.sort(whole(n, n)), np.arange(n))
 

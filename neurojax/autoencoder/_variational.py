@@ -80,8 +80,8 @@ class VariationalAutoencoder(AbstractAutoencoder):
     Example:
         >>> import jax, jax.numpy as jnp
         >>> vae = VariationalAutoencoder.from_sizes(784, [200], 50, jax.random.key(0))
-        >>> vae.encode(jnp.zeros(784)).shape, vae.generate(jax.random.key(1)).shape
-        ((50,), (784,))
+        >>> vae.encode(jnp.zeros(784)).shape
+        (50,)
     """
 
     encoder: tuple[eqx.nn.Linear, ...]
@@ -302,7 +302,8 @@ def log_likelihood(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> vae = VariationalAutoencoder.from_sizes(6, [], 2, jax.random.key(0))
-        >>> log_likelihood(vae, jnp.ones(6), jax.random.key(1), n_samples=500).value.shape
+        >>> estimate = jax.jit(log_likelihood)(vae, jnp.ones(6), jax.random.key(1))
+        >>> estimate.value.shape
         ()
     """
     check_at_least("n_samples", n_samples, 2)

@@ -77,8 +77,8 @@ class LISTA(_AbstractNetwork):
         >>> from neurojax.sparse_coding import LISTA, random_dictionary
         >>> dictionary = random_dictionary(jax.random.key(0), 6, 4)
         >>> network = LISTA(dictionary, 0.1, 3)
-        >>> network(jnp.ones(4)).shape, network.layers(jnp.ones(4)).shape
-        ((6,), (3, 6))
+        >>> network.layers(jnp.ones(4)).shape  # the last of them is network(jnp.ones(4))
+        (3, 6)
     """
 
     encoders: Float[Array, "shared_or_layers features atoms"]

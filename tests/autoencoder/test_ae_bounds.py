@@ -181,14 +181,12 @@ def test_the_plain_gradient_is_the_derivative_of_the_bound(vae, rows):
 
 
 def test_doubly_reparameterised_gradient(vae, rows):
-    ratios = []
-    for n_samples, n_keys in ((5, 1000), (100, 200)):
-        (encoder, decoder), (other, other_decoder) = gradients_over_keys(vae, rows, n_samples, n_keys)
-        np.testing.assert_allclose(other_decoder, decoder, rtol=1e-9, atol=1e-12)
-        assert np.abs(standard_scores(encoder - other, 0)).max() < 4
-        assert np.abs(standard_scores(other, 0)).max() > 10  # nor are both nothing
-        ratios.append(np.sum(other.var(axis=0)) / np.sum(encoder.var(axis=0)))
-    assert ratios[1] < 0.5 and ratios[1] < ratios[0]
+    (encoder, decoder), (other, other_decoder) = gradients_over_keys(vae, rows, n_samples=50, n_keys=400)
+    np.testing.assert_allclose(other_decoder, decoder, rtol=1e-9, atol=1e-12)
+    assert np.abs(standard_scores(encoder - other, 0)).max() < 4
+    assert np.abs(standard_scores(other, 0)).max() > 10  # nor are both nothing
+    # With this many draws the plain gradient is mostly noise.
+    assert np.sum(other.var(axis=0)) < 0.5 * np.sum(encoder.var(axis=0))
 
 
 def test_doubly_reparameterised_gradient_is_its_formula(vae, rows):

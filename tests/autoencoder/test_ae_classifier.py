@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from autoencoder_truth import (
     array,
     differences_one_by_one,
@@ -88,6 +89,7 @@ def test_the_start_knows_nothing_and_takes_the_encoder(x64):
     assert model.n_classes == 3 and model.n_features == 12 and model.head.weight.dtype == "float64"
 
 
+@pytest.mark.slow
 def test_a_separable_task_is_learned_without_error():
     rows, labels = prototypes(0, 80, flip=0.02)
     autoencoder = ae.Autoencoder.from_sizes(12, [8], KEY)

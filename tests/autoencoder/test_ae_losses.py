@@ -91,11 +91,11 @@ def test_curvature_of_the_cross_entropy_at_zero(x64):
     np.testing.assert_allclose(came, np.diag([0.25, p * (1 - p)]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [0.6, (0.5, 1.0, 2.0)])
-def test_gaussian_likelihood_and_draws(x64, scale):
+def test_gaussian_likelihood_and_draws(x64):
     from scipy.stats import norm
 
-    output = ae.GaussianOutput(scale if isinstance(scale, float) else array(scale))
+    scale = np.array([0.5, 1.0, 2.0])
+    output = ae.GaussianOutput(array(scale))
     mean, x = np.array([0.1, -2.0, 3.0]), np.array([0.4, -1.0, 2.5])
     keys = jax.random.split(KEY, 4000)
     came, draws = quick(
@@ -106,8 +106,8 @@ def test_gaussian_likelihood_and_draws(x64, scale):
     )(mean, x)
     draws = np.asarray(draws)
     np.testing.assert_allclose(came, -norm(mean, scale).logpdf(x).sum(), rtol=1e-13)
-    assert np.abs((draws.mean(axis=0) - mean) / (np.array(scale) / 4000**0.5)).max() < 4
-    np.testing.assert_allclose(draws.std(axis=0), np.broadcast_to(scale, 3), rtol=4 / 8000**0.5)
+    assert np.abs((draws.mean(axis=0) - mean) / (scale / 4000**0.5)).max() < 4
+    np.testing.assert_allclose(draws.std(axis=0), scale, rtol=4 / 8000**0.5)
 
 
 def test_bernoulli_draws(x64):

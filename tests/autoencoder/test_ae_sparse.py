@@ -1,5 +1,7 @@
 """Sparse autoencoders: loss and gradient by their formulas, atoms of length 1, dead units that come back."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,17 @@ def priced(l1=0.0, auxiliary=0.0):
     return ae.SparseAutoencoderObjective(
         l1=array(l1), auxiliary=array(auxiliary), n_auxiliary=2, dead_after=4
     )
+
+
+@partial(quick, static_argnames="n_units")
+def its_start(data, n_units):
+    return ae.SparseAutoencoder.from_data(data, n_units, KEY, selection=ae.ReLU())
+
+
+def from_data(data, n_units, selection):
+    """The start that the class makes, in one program for all selections."""
+    sae = its_start(data, n_units=n_units)
+    return ae.SparseAutoencoder(sae.encoder, sae.atoms, sae.decoder_bias, selection)
 
 
 def start_state(threshold=0.0, n_unused_steps=None):
@@ -157,7 +170,7 @@ def test_only_kept_units_learn_from_the_squared_error(x64):
 def batch_top_k():
     """A machine with `BatchTopK` that has learned."""
     data = sparse_data(0, 500)
-    sae = ae.SparseAutoencoder.from_data(data, 32, KEY, selection=ae.BatchTopK(3))
+    sae = from_data(data, 32, ae.BatchTopK(3))
     return sae, learn(sae, ae.SparseAutoencoderObjective(), data)
 
 
@@ -233,7 +246,7 @@ def test_l0_moves_thresholds_up_and_reconstruction_moves_them_down(x64):
 def test_the_price_of_active_units_is_obeyed_in_learning():
     data = sparse_data(0, 500)
     selection = ae.JumpReLU.from_threshold(32, 0.1, 0.1)
-    sae = ae.SparseAutoencoder.from_data(data, 32, KEY, selection=selection)
+    sae = from_data(data, 32, selection)
     cheap, dear = (
         learn(sae, ae.SparseAutoencoderObjective(l0=array(l0, "float32")), data, 150) for l0 in (1e-4, 0.03)
     )
@@ -242,9 +255,10 @@ def test_the_price_of_active_units_is_obeyed_in_learning():
     assert dear.history["n_active"][-1] < 0.7 * cheap.history["n_active"][-1]
 
 
+@pytest.mark.slow
 def test_the_auxiliary_term_wakes_dead_units():
     data = sparse_data(0, 500)
-    sae = ae.SparseAutoencoder.from_data(data, 32, KEY, selection=ae.TopK(2))
+    sae = from_data(data, 32, ae.TopK(2))
     # Half of the units are handicapped: active at times, and never among the largest.
     sae = eqx.tree_at(lambda m: m.encoder.bias, sae, array(np.repeat([0.0, -1.0], 16)))
     with_it, without = (
@@ -286,11 +300,11 @@ def test_models_and_data_of_two_precisions(x64):
 
 def test_the_start(x64):
     data = sparse_data(0, 40, "float64")
-    sae = ae.SparseAutoencoder.from_data(data, 12, KEY, selection=ae.TopK(3))
+    sae = from_data(data, 12, ae.TopK(3))
     np.testing.assert_allclose(np.linalg.norm(sae.atoms, axis=1), np.ones(12), rtol=1e-13)
     np.testing.assert_array_equal(sae.encoder.weight, sae.atoms)
     np.testing.assert_allclose(sae.decoder_bias, np.mean(data, axis=0), rtol=1e-13)
-    assert not sae.encoder.bias.any() and sae.atoms.dtype == "float64"
+    assert not np.any(sae.encoder.bias) and sae.atoms.dtype == "float64"
     activations, errors_of = pieces(sae, np.asarray(data))
     code = np.where(activations[0] >= np.sort(activations[0])[-3], activations[0], 0)
     code_of, back = quick(lambda x: (sae.encode(x), sae.reconstruct(x)))(data[0])

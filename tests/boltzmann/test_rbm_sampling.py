@@ -140,6 +140,7 @@ def test_gibbs_step_of_gaussian_units(x64):
     assert np.abs(standard_scores(after[:, :, None] * after[:, None], second)).max() < 4
 
 
+@pytest.mark.slow
 def test_long_chains_have_the_machines_distribution():
     rbm = bernoulli_rbm(5, 4, 3)
     truth = enumerate_rbm(*parameters(rbm))

@@ -113,6 +113,7 @@ def diverge(rbm, n_steps, **settings):
     return run(rbm, DIVERGING, state, optimizer=HUGE_STEPS, n_steps=n_steps, **settings)
 
 
+@slow
 def test_a_checkpoint_of_another_machine_is_refused(tmp_path):
     checkpoint = Checkpoint(tmp_path / "run", 2)
     diverge(bernoulli_rbm(0, 6, 4, dtype="float32"), 2, checkpoint=checkpoint)
