@@ -43,6 +43,7 @@ def differentiate(case, mode, *settings):
 
 @cache
 def batched(mode, *settings):
+    """Return the gradients of a batch; no settings are those of `solve`."""
     return compiled(jax.vmap(lambda case: differentiate(case, mode, *settings)))
 
 
@@ -101,7 +102,8 @@ def test_derivative_is_that_of_finite_differences_and_of_the_closed_form(mode):
 def test_unrolled_is_the_derivative_of_the_steps_taken(max_steps, every):
     """Runs that never end, end at once, and end in many of the stretches between two checkpoints."""
     batch = cases_of_all_lengths()
-    solution, slope = batched(Unrolled(), max_steps, every)(batch)
+    settings = () if (max_steps, every) == (399, 3) else (max_steps, every)
+    solution, slope = batched(Unrolled(), *settings)(batch)
     n_steps = solution.n_steps
     assert n_steps[0] == max_steps and solution.status[0] == Status.max_steps_reached and n_steps[1] == 0
     assert len(set(n_steps.tolist())) >= (10 if max_steps == 399 else 2)
@@ -115,7 +117,8 @@ def test_values_are_the_same_bit_for_bit_in_every_mode():
     batch = cases_of_all_lengths()
     batch.learner.target[5] = np.nan
     same = Detached(), Unrolled(), Implicit()
-    first, *others = [forward(mode)(batch) for mode in same] + [batched(mode)(batch)[0] for mode in same]
+    runs = [forward(mode)(batch) for mode in same[:2]]
+    first, *others = runs + [batched(mode)(batch)[0] for mode in same]
     assert set(first.status) == {0, 1, 2} and len(set(first.n_steps)) > 9
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, first, other)
@@ -318,7 +321,9 @@ def difference(function, step=1e-5):
     return jax.tree.map(lambda a, b: (a - b) / (2 * step), *ends)
 
 
-@pytest.mark.parametrize("mode", [Implicit(), Truncated(20)], ids=["implicit", "truncated"])
+@pytest.mark.parametrize(
+    "mode", [Implicit(), pytest.param(Truncated(20), marks=pytest.mark.slow)], ids=["implicit", "truncated"]
+)
 def test_forward_mode_is_the_transpose_of_reverse_mode(mode):
     @compiled
     def both(point):
@@ -342,16 +347,16 @@ def test_unrolled_has_no_forward_mode_and_no_reverse_over_reverse():
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jit(lambda point: jax.jvp(value, (point,), (DIRECTION,))).lower(POINT)
     with pytest.raises(ValueError, match=r"Reverse-mode differentiation does not work for lax\.while_loop"):
-        jax.jit(jax.grad(lambda point: slope_of_squares(point, 1e-13, Unrolled())[0][1])).lower(POINT)
+        jax.eval_shape(jax.grad(lambda point: slope_of_squares(point, 1e-13, Unrolled())[0][1]), POINT)
 
 
 @pytest.mark.parametrize(
     ("mode", "max_steps", "is_reverse"),
     [
-        (Implicit(), 399, False),
+        pytest.param(Implicit(), 399, False, marks=pytest.mark.slow),
         (Implicit(), 399, True),
         (Unrolled(), 399, False),
-        (Truncated(12), 12, True),
+        pytest.param(Truncated(12), 12, True, marks=pytest.mark.slow),
     ],
     ids=repr,
 )

@@ -1,6 +1,6 @@
 """`encode_batch` against scikit-learn, against `encode` row by row, and against a certificate in NumPy."""
 
-from functools import cache, partial
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,7 +10,6 @@ import optax
 import pytest
 from conftest import random_problem
 from conftest_encode import relative_gap
-from conftest_gradients import row
 from sklearn.linear_model import ElasticNet as SkElasticNet
 from sklearn.linear_model import Lasso
 
@@ -45,17 +44,17 @@ def by_scikit_learn(x, l1, l2=0.0, is_nonnegative=False):
     return Lasso(1 / 20, **run).fit(atoms.T, x).coef_ / weights
 
 
-EQUAL = np.full(30, 0.1)
+EQUAL, ZEROS = np.full(30, 0.1), np.zeros((8, 30))
 
 
 @jax.jit
-def mapped(atoms, xs, strengths, init):
-    """Encode under L1 of many strengths, with everything a tracer."""
+def encode_l1(atoms, xs, strength, init):
+    """Encode under L1, with everything a tracer."""
+    return encode_batch(Dictionary(atoms), xs, L1(strength), init=init, **TIGHT)
 
-    def one(strength):
-        return encode_batch(Dictionary(atoms), xs, L1(strength), init=init, **TIGHT)
 
-    return jax.vmap(one)(strengths)
+def solve(xs, init=ZEROS, strength=EQUAL):
+    return jax.device_get(encode_l1(ATOMS, xs, strength, init))
 
 
 FREE_IN_PART = np.where(np.arange(30) < 8, 0.0, 0.1)
@@ -63,24 +62,9 @@ STRENGTHS = {
     "l1": EQUAL,
     "per-atom": PER_ATOM,
     "forbidden": FORBIDDEN,
-    "zero": 0 * EQUAL,
-    "zero-in-part": FREE_IN_PART,
     "weak": np.full(30, 1e-3),
     "weaker": np.full(30, 1e-4),
 }
-
-
-@cache
-def l1_solutions():
-    with jax.enable_x64(True):
-        found = jax.device_get(mapped(ATOMS, XS, np.array(list(STRENGTHS.values())), np.zeros((8, 30))))
-        return {name: row(found, i) for i, name in enumerate(STRENGTHS)}
-
-
-def solve(xs, init, strength=EQUAL):
-    """Encode under one strength, in the program above."""
-    strengths = np.broadcast_to(strength, (len(STRENGTHS), 30))
-    return row(jax.device_get(mapped(ATOMS, xs, strengths, init)), 0)
 
 
 def assert_certified(found, truth, tol):
@@ -93,14 +77,14 @@ def assert_certified(found, truth, tol):
 @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")  # scikit-learn's, at atoms of 0
 @pytest.mark.parametrize("kind", ["l1", "per-atom", "forbidden"])
 def test_l1_codes_are_scikit_learns_and_each_is_certified(kind, x64):
-    found, truth = l1_solutions()[kind], {"l1": STRENGTHS[kind]}
+    found, truth = solve(XS, strength=STRENGTHS[kind]), {"l1": STRENGTHS[kind]}
     assert_certified(found, truth, 1e-13)
     np.testing.assert_allclose(found.value, [by_scikit_learn(x, **truth) for x in XS], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["weak", "weaker"])
 def test_where_the_penalty_is_weak_rows_need_fista_as_well(kind, x64):
-    found = l1_solutions()[kind]
+    found = solve(XS, strength=STRENGTHS[kind])
     assert_certified(found, {"l1": STRENGTHS[kind]}, 1e-13)
     assert np.max(found.n_steps) > 128  # some rows needed more than SpaRSA was given
 
@@ -125,6 +109,7 @@ def test_nonnegative_codes_are_scikit_learns_and_each_is_certified(strength, x64
     jax.tree.map(np.testing.assert_array_equal, found, nonnegative(strength))
 
 
+@pytest.mark.slow
 def test_elastic_net_codes_are_scikit_learns_and_each_is_certified(x64):
     found, truth = elastic(0.1, 0.3), {"l1": 0.1, "l2": 0.3}
     assert_certified(found, truth, 1e-10)
@@ -142,11 +127,22 @@ def assert_least_squares(found, strength, l2=0.0, is_nonnegative=False):
 
 
 def test_where_the_strength_is_zero_codes_are_least_squares(x64):
-    assert_least_squares(l1_solutions()["zero"], 0 * EQUAL)
-    assert_least_squares(l1_solutions()["zero-in-part"], FREE_IN_PART)
-    assert_least_squares(nonnegative(0 * EQUAL), 0 * EQUAL, is_nonnegative=True)
-    assert_least_squares(nonnegative(FREE_IN_PART), FREE_IN_PART, is_nonnegative=True)
+    for strength in (0 * EQUAL, FREE_IN_PART):
+        assert_least_squares(solve(XS, strength=strength), strength)
+        assert_least_squares(nonnegative(strength), strength, is_nonnegative=True)
+
+
+@pytest.mark.slow
+def test_where_the_elastic_net_has_no_l1_codes_are_those_of_ridge_regression(x64):
     assert_least_squares(elastic(0.0, 0.3), 0 * EQUAL, l2=0.3)
+
+
+@pytest.mark.slow
+def test_strengths_may_be_mapped(x64):
+    strengths = np.array(list(STRENGTHS.values()))
+    found = jax.jit(jax.vmap(encode_l1, (None, None, 0, None)))(ATOMS, XS, strengths, ZEROS)
+    for codes, strength in zip(found.value, strengths, strict=True):
+        np.testing.assert_allclose(codes, solve(XS, strength=strength).value, atol=1e-6)
 
 
 OTHERS = {
@@ -204,27 +200,27 @@ def test_no_row_takes_more_steps_than_it_may():
 
 
 def test_broken_and_zero_rows_leave_the_others_alone_in_any_order(x64):
-    clean, start = l1_solutions()["l1"], np.zeros((8, 30))
+    clean = solve(XS)
     order = np.array([5, 2, 7, 0, 3, 6, 1, 4])
     broken = XS[order]
     broken[1, 3], broken[4, 0], broken[6, :], broken[7] = np.nan, np.inf, -np.inf, 0
-    dirty = solve(broken, start)
+    dirty = solve(broken)
     assert dirty.status.tolist() == [0, 2, 0, 0, 2, 0, 2, 0]
     others = np.array([0, 2, 3, 5])
     assert np.all(dirty.residual[others] <= 1e-13)
     np.testing.assert_allclose(dirty.value[others], clean.value[order[others]], atol=1e-6)
     assert dirty.n_steps[7] == dirty.residual[7] == 0
     np.testing.assert_array_equal(dirty.value[7], 0)
-    all_zero = solve(0 * XS, start)
+    all_zero = solve(0 * XS)
     assert np.all(all_zero.status == Status.converged)
     np.testing.assert_array_equal(all_zero.value, 0)
 
 
 def test_rows_do_not_touch_each_other_bit_for_bit(x64):
-    clean, start = solve(XS, np.zeros((8, 30))), np.zeros((8, 30))
+    clean = solve(XS)
     broken = XS.copy()
     broken[3, 7] = np.nan
-    dirty = solve(broken, start)
+    dirty = solve(broken)
     others = np.delete(np.arange(8), 3)
     np.testing.assert_allclose(dirty.value[others], clean.value[others], atol=1e-14)
     np.testing.assert_array_equal(dirty.n_steps[others], clean.n_steps[others])
@@ -309,7 +305,7 @@ def test_a_start_is_left_and_at_the_solution_it_stays(x64):
 def test_a_zero_row_with_a_start_is_held_to_the_absolute_gap(x64):
     """Its relative gap would be a number by zero."""
     is_third = np.arange(8)[:, None] == 2
-    found = solve(np.where(is_third, 0, 1e3 * XS), np.where(is_third, 5.0, np.zeros((8, 30))))
+    found = solve(np.where(is_third, 0, 1e3 * XS), np.where(is_third, 5.0, ZEROS))
     assert found.status[2] == Status.converged
     assert found.n_steps[2] > 0
     code = found.value[2]
@@ -319,7 +315,7 @@ def test_a_zero_row_with_a_start_is_held_to_the_absolute_gap(x64):
 @pytest.mark.parametrize(
     ("mode", "solver", "accuracy"),
     [
-        (Implicit(), FISTA(), 1e-5),
+        pytest.param(Implicit(), FISTA(), 1e-5, marks=pytest.mark.slow),
         (Unrolled(), FISTA(), 1e-3),
         pytest.param(Truncated(300), FISTA(), 1e-3, marks=pytest.mark.slow),
         pytest.param(Implicit(), None, 1e-5, marks=pytest.mark.slow),

@@ -123,7 +123,7 @@ def assert_finite_differences(solver, penalty, mode):
 # one pair for each form of a penalty's slope is quick. Unrolled ones do not know the penalty.
 PAIRS = {
     ("fista", "l1"): "implicit",
-    ("fista-backtracking", "nonnegative"): "unrolled",
+    ("fista-backtracking", "nonnegative"): "",
     ("ista-backtracking", "elastic"): "implicit",
     ("coordinates", "elastic-per-atom"): "unrolled",
     ("lca", "l0"): "",

@@ -7,7 +7,14 @@ import pytest
 from conftest_encode import lasso
 from scipy.sparse import csr_array
 
-from neurojax.convergence import Implicit, NotConvergedError, Solution, Status, raise_unless_converged
+from neurojax.convergence import (
+    Detached,
+    Implicit,
+    NotConvergedError,
+    Solution,
+    Status,
+    raise_unless_converged,
+)
 from neurojax.penalties import L1
 from neurojax.sparse_coding import FISTA, Dictionary, SparseCodes, encode_batch, sparse_codes
 from neurojax.sparse_coding._sparse_codes import keep_largest
@@ -77,29 +84,28 @@ WIDTH = 6
 WEIGHTS = np.random.default_rng(0).normal(size=(8, 30))
 
 
-def loss(point, xs, weights, width):
-    atoms, strength = point
-    settings = {"solver": FISTA(), "gradient": Implicit(), "tol": 1e-13, "max_active": width}
-    solution = encode_batch(Dictionary(atoms), xs, L1(strength), **settings)
-    return jnp.sum(weights * solution.value.to_dense() ** 2), solution
+def encode(point, gradient):
+    atoms, strength, xs = point
+    settings = {"solver": FISTA(), "gradient": gradient, "tol": 1e-13, "max_active": WIDTH}
+    return encode_batch(Dictionary(atoms), xs, L1(strength), **settings)
 
 
-jitted = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)
+inside_jit = jax.jit(lambda point: encode(point, Detached()))
 
 
 @pytest.fixture
 def narrow(small, x64):
-    """The data and their codes, weights of the rows whose codes fit into the width, and which do not."""
+    """Atoms, strength and data; the codes; and which of these do not fit into the width."""
     atoms, xs = small
     codes = np.array([lasso(atoms, x, 0.1) for x in xs])
     is_cut = np.sum(codes != 0, axis=1) > WIDTH
     assert 0 < np.sum(is_cut) < 8
-    return atoms, xs, codes, np.where(is_cut[:, None], 0, WEIGHTS), is_cut
+    return (atoms, np.array(0.1), xs), codes, is_cut
 
 
 def test_inside_jit_a_code_that_does_not_fit_has_a_status(narrow):
-    atoms, xs, codes, weights, is_cut = narrow
-    _, solution = jitted((atoms, np.array(0.1)), xs, weights, WIDTH)[0]
+    point, codes, is_cut = narrow
+    solution = inside_jit(point)
     np.testing.assert_array_equal(solution.status, np.where(is_cut, Status.truncated, Status.converged))
     found = np.asarray(solution.value.to_dense())
     np.testing.assert_allclose(found[~is_cut], codes[~is_cut], atol=1e-6)
@@ -108,25 +114,26 @@ def test_inside_jit_a_code_that_does_not_fit_has_a_status(narrow):
         raise_unless_converged(solution)
 
 
-def test_implicit_gradients_flow_through_the_values(narrow):
-    atoms, xs, _, weights, is_cut = narrow
-    point = atoms, np.array(0.1)
-    _, slopes = jitted(point, xs, weights, WIDTH)
+# Not jitted, a gradient sees statuses that may or may not be tracers.
+@pytest.mark.parametrize("is_jitted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_implicit_gradients_flow_through_the_values(narrow, is_jitted):
+    (atoms, strength, xs), _, is_cut = narrow
+    point = atoms, strength, xs[np.flatnonzero(~is_cut)[np.arange(8) % np.sum(~is_cut)]]
+
+    def loss(point):
+        return jnp.sum(WEIGHTS * encode(point, Implicit()).value.to_dense() ** 2)
+
+    slopes = (jax.jit(jax.grad(loss)) if is_jitted else jax.grad(loss))(point)
     rng = np.random.default_rng(1)
-    for direction in ((rng.normal(size=atoms.shape), np.array(0.0)), (0 * atoms, np.array(1.0))):
-        ends = [
-            jitted(jax.tree.map(lambda p, d, h=h: p + h * d, point, direction), xs, weights, WIDTH)[0][0]
-            for h in (1e-6, -1e-6)
-        ]
-        slope = sum(np.sum(s * d) for s, d in zip(slopes, direction, strict=True))
-        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
-    # Not jitted, a gradient sees statuses that may or may not be tracers: the same numbers either way.
-    fitting = np.flatnonzero(~is_cut)[np.arange(8) % np.sum(~is_cut)]
-    plain = jax.grad(loss, has_aux=True)(point, xs[fitting], weights[fitting], WIDTH)[0]
-    expected = jitted(point, xs[fitting], weights[fitting], WIDTH)[1]
-    for one, other in zip(plain, expected, strict=True):
-        assert np.any(one)
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    for i in range(3):
+        direction = [rng.normal(size=np.shape(leaf)) * (i == k) for k, leaf in enumerate(point)]
+
+        def value(step, direction=direction):
+            codes = inside_jit(tuple(p + step * d for p, d in zip(point, direction, strict=True))).value
+            return np.sum(WEIGHTS * np.asarray(codes.to_dense()) ** 2)
+
+        slope = np.sum(slopes[i] * direction[i])
+        np.testing.assert_allclose(slope, (value(1e-6) - value(-1e-6)) / 2e-6, rtol=1e-5)
 
 
 def test_bad_input_is_named(problem, untyped):
