@@ -121,6 +121,7 @@ def test_a_checkpoint_of_another_machine_is_refused(tmp_path):
         diverge(bernoulli_rbm(0, 6, 5, dtype="float32"), 2, checkpoint=checkpoint)
 
 
+@slow
 def test_learning_that_diverges_stops_with_the_step_and_the_metric():
     message = r"step \d+: expected a finite loss, got (inf|nan)"
     with pytest.raises(NonFiniteLossError, match=message) as error:
