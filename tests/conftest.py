@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 # Most functions of the tests run once, so the tests compile in a third of the time: machine code that is not
 # optimized, and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so
 # the flags that may disappear are set only for the versions that are known to have them.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0"
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 12):
     QUICK_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
