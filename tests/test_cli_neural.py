@@ -152,7 +152,14 @@ def test_the_table_of_decoders_is_that_of_their_held_out_answers(decoded):
         expected = np.mean([np.mean(folded[fold == f]) for f in range(2)])
         assert measured["decoders"][name]["mean_error_180"]["value"] == pytest.approx(expected, abs=1e-3)
     assert measured["chance"]["median_error"] == 90 and measured["chance"]["fraction_correct"] == 0.25
-    assert "2 permutations of the angles" in out
+    with np.load(folder / "decoders" / "permutations.npz") as file:
+        permuted = {name: file[name] for name in ("median_error", "fraction_correct")}
+    for name, values in permuted.items():
+        told = measured["chance"]["permuted"][name]
+        assert (told["mean"], told["deviation"]) == pytest.approx((values.mean(), values.std(ddof=1)))
+    (error, spread), (correct, _) = ((values.mean(), values.std(ddof=1)) for values in permuted.values())
+    chance = f"{error:.1f}° ± {spread:.1f}° (deviation), {100 * correct:.1f}% ±"
+    assert chance in out and "2 permutations of the angles" in out
 
 
 def without_error(responses):
