@@ -216,7 +216,9 @@ def trials(tmp_path_factory):
     """A file of counts at eight directions, one neuron silent; and another in which one has a NaN."""
     angles = np.tile(np.arange(0.0, 360, 45), 8)
     preferred = np.arange(N_NEURONS) * 360 / N_NEURONS
-    rates = 0.2 + np.exp(2 * (np.cos(np.deg2rad(angles[:, None] - preferred)) - 1))
+    cosine = np.cos(np.deg2rad(angles[:, None] - preferred))
+    # Neurons respond to the opposite direction as well, a little less.
+    rates = 0.2 + 3 * np.exp(2 * (cosine - 1)) + 2 * np.exp(2 * (-cosine - 1))
     counts = np.random.default_rng(3).poisson(rates).astype(np.float32)
     counts[:, 4] = 0
     path = tmp_path_factory.mktemp("data") / "trials.npz"
