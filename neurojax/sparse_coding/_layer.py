@@ -170,13 +170,13 @@ def rmsprop_inference(
         section 3.5, for this form of Nesterov's momentum.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from neurojax.penalties import SmoothL1
         >>> from neurojax.sparse_coding import Dictionary, SparseCodingLayer, rmsprop_inference
         >>> settings = {"solver": rmsprop_inference(), "max_steps": 100, "steps_per_check": 100}
         >>> layer = SparseCodingLayer(Dictionary(jnp.eye(2)), SmoothL1(0.05, 1e-7), **settings)
-        >>> solution = layer.infer(jnp.array([0.3, -0.2]))
-        >>> [round(float(z), 2) for z in solution.value], int(solution.n_steps)
+        >>> solution = jax.jit(lambda x: layer.infer(x))(jnp.array([0.3, -0.2]))
+        >>> [round(z, 2) for z in solution.value.tolist()], int(solution.n_steps)
         ([0.25, -0.15], 100)
     """
     check_positive("step_size", step_size)

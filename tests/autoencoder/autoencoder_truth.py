@@ -44,15 +44,7 @@ def filled(tree, row):
 
 
 def finite_differences(function, tree, step=1e-5):
-    """Central differences of a scalar function of a tree, as `flat` has them; compiled once for all."""
-    row = flat(tree)
-    values = quick(jax.vmap(lambda row: function(filled(tree, row))))
-    moves = step * np.eye(row.size)
-    return (np.asarray(values(row + moves)) - np.asarray(values(row - moves))) / (2 * step)
-
-
-def differences_one_by_one(function, tree, step=1e-5):
-    """The same of a function that is compiled already, or is NumPy's."""
+    """Central differences of a scalar function of a tree, as `flat` has them; it is compiled, or NumPy's."""
     row, slopes = flat(tree), []
     for i in range(row.size):
         moved = np.repeat(row[None], 2, axis=0)
@@ -73,13 +65,6 @@ def layer(weight, bias, dtype=float):
     n_out, n_in = np.shape(weight)
     new = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, dtype=dtype, key=jax.random.key(0))
     return eqx.tree_at(lambda x: (x.weight, x.bias), new, (array(weight, dtype), array(bias, dtype)))
-
-
-def moved(tree, seed, scale=0.3):
-    """A tree with noise on all its numbers: biases of exactly 0 would hide faults."""
-    row = flat(tree)
-    noise = np.random.default_rng(seed).normal(size=row.size)
-    return jax.device_put(filled(tree, row + (scale * noise).astype(row.dtype)))
 
 
 def drawn(make, seed, scale=0.8):

@@ -12,8 +12,8 @@ from autoencoder_truth import (
     POINTS,
     SKEWED,
     array,
-    differences_one_by_one,
     drawn,
+    finite_differences,
     flat,
     layer,
     quick,
@@ -110,7 +110,7 @@ def test_elbo_objective_of_a_known_model(x64):
 def test_elbo_gradient_is_that_of_finite_differences(vae, rows):
     objective = ae.ELBOObjective(beta=0.7, n_samples=3)
     both = quick(jax.value_and_grad(lambda vae: objective(vae, None, rows, KEY)[0]))
-    expected = differences_one_by_one(lambda vae: both(vae)[0], vae)
+    expected = finite_differences(lambda vae: both(vae)[0], vae)
     np.testing.assert_allclose(flat(both(vae)[1]), expected, rtol=1e-6, atol=1e-9)
 
 
@@ -217,7 +217,7 @@ def test_at_the_exact_posterior_the_encoder_has_nothing_to_learn(x64):
     assert np.abs(parts(double)[0]).max() < 1e-13 < 1e-2 < np.abs(parts(plain)[0]).max()
     assert np.abs(parts(double)[1]).max() > 1e-2
     vae = eqx.tree_at(lambda m: m.output, SKEWED.vae(1.2), ae.GaussianOutput(array(0.7)))
-    expected = differences_one_by_one(lambda vae: value_and_grad(objective, vae, POINTS, KEY)[0][0], vae)
+    expected = finite_differences(lambda vae: value_and_grad(objective, vae, POINTS, KEY)[0][0], vae)
     came = gradient(objective, vae, POINTS, KEY)
     np.testing.assert_allclose(flat(came), expected, rtol=1e-6, atol=1e-8)
     assert abs(float(came.output.scale)) > 1e-2

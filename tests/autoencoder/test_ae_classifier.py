@@ -7,8 +7,8 @@ import optax
 import pytest
 from autoencoder_truth import (
     array,
-    differences_one_by_one,
     drawn,
+    finite_differences,
     flat,
     prototypes,
     quick,
@@ -75,7 +75,7 @@ def test_loss_and_gradient(x64):
     np.testing.assert_allclose(value, losses.mean(), rtol=1e-12)
     assert state is None
     np.testing.assert_allclose(metrics["classification_error"], np.mean(scores.argmax(axis=1) != labels))
-    expected = differences_one_by_one(lambda model: run(model, ROWS, labels)[0][0], model)
+    expected = finite_differences(lambda model: run(model, ROWS, labels)[0][0], model)
     np.testing.assert_allclose(flat(slope), expected, rtol=1e-6, atol=1e-9)
 
 

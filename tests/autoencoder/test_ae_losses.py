@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from autoencoder_truth import (
     array,
-    differences_one_by_one,
     drawn,
+    finite_differences,
     flat,
     layer,
     quick,
@@ -176,7 +176,7 @@ def test_every_term_of_the_objective_is_what_its_formula_says(x64):
         np.testing.assert_allclose(metrics[name], value, rtol=1e-12)
     total = entropy + 0.3 * jacobian + 0.7 * divergence + 0.05 * absolute
     np.testing.assert_allclose(loss, total, rtol=1e-12)
-    expected = differences_one_by_one(lambda model: run(model, rows)[0][0], model)
+    expected = finite_differences(lambda model: run(model, rows)[0][0], model)
     np.testing.assert_allclose(flat(came), expected, rtol=1e-7, atol=1e-9)
 
 
@@ -209,7 +209,7 @@ def test_contraction_is_the_norm_of_the_jacobian_and_so_is_its_gradient(x64, nam
     np.testing.assert_allclose([value, norm], 2 * [np.sum(np.square(jacobian))], rtol=1e-10)
     np.testing.assert_allclose(singular_values, np.linalg.svd(jacobian, compute_uv=False), rtol=1e-10)
     assert np.abs(flat(slope)).max() > 1e-3
-    expected = differences_one_by_one(lambda both: everything(*both)[0], (model, array(x)))
+    expected = finite_differences(lambda both: everything(*both)[0], (model, array(x)))
     np.testing.assert_allclose(flat(slope), expected, rtol=1e-6, atol=1e-9)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from autoencoder_truth import array, differences_one_by_one, drawn, flat, layer, quick, zeros
+from autoencoder_truth import array, drawn, finite_differences, flat, layer, quick, zeros
 
 from neurojax import autoencoder as ae
 from neurojax.training import fit
@@ -146,7 +146,7 @@ def test_gradient_is_that_of_finite_differences_at_right_angles_to_atoms(x64, na
         left_over = np.sum((held - of_dead @ np.asarray(sae.atoms)) ** 2, axis=1)
         return np.mean(np.sum(errors**2, axis=1) + 0.3 * np.abs(codes).sum(axis=1) + auxiliary * left_over)
 
-    expected = differences_one_by_one(loss, sae)
+    expected = finite_differences(loss, sae)
     n, atoms = sae.encoder.weight.size + sae.encoder.bias.size, np.asarray(sae.atoms)
     numeric = expected[n : n + atoms.size].reshape(atoms.shape)
     direction = atoms / np.linalg.norm(atoms, axis=1, keepdims=True)

@@ -11,7 +11,6 @@ from neurojax import boltzmann as bm
 from neurojax.boltzmann import AbstractNegativePhase
 
 free_energies = jax.jit(jax.vmap(bm.free_energy, (None, 0)))
-energies = jax.jit(jax.vmap(jax.vmap(bm.energy, (None, None, 0)), (None, 0, None)))
 hidden_probabilities = jax.jit(jax.vmap(bm.hidden_probabilities, (None, 0)))
 visible_probabilities = jax.jit(jax.vmap(bm.visible_probabilities, (None, 0)))
 log_partition_exact = jax.jit(bm.log_partition_exact)
