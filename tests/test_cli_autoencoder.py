@@ -287,6 +287,10 @@ def test_a_variational_run_shows_what_its_codes_stand_for(digits, tmp_path):
     assert -3 * measured["standard_error"] < gap < measured["divergence"] + 3 * measured["standard_error"]
 
     vae = run.trained.autoencoder
+    xs = np.asarray(run.rows.held_out, np.float64)
+    means = layer(vae.posterior_layer, np.tanh(layer(vae.encoder[0], xs)))[:, :2]
+    np.testing.assert_allclose(means[0], vae.posterior(run.rows.held_out[0]).mean, atol=1e-5)
+    assert measured["n_active_latent"] == np.sum(np.var(means, axis=0) > 0.01)
     z = np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)])
     plane = np.stack(np.meshgrid(z, z[::-1]), axis=-1)
     drawn = cells(run.figures["manifold"].axes[0], 400, SHAPE, 20)
@@ -301,8 +305,7 @@ def test_a_variational_run_shows_what_its_codes_stand_for(digits, tmp_path):
     assert divergences == sorted(divergences, reverse=True)
     assert sum(divergences) == pytest.approx(measured["divergence"], abs=0.11)
     assert [t.get_text() for t in ax.get_xticklabels()] == [f"{z:g}" for z in np.linspace(-3, 3, 13)]
-    mean = np.asarray(vae.posterior(run.rows.held_out[0]).mean)
-    codes = np.tile(mean, (2, 13, 1))
+    codes = np.tile(means[0], (2, 13, 1))
     for line, row in enumerate(rows):
         codes[line, :, int(row[1]) - 1] = np.linspace(-3, 3, 13)
     np.testing.assert_allclose(cells(ax, 26, SHAPE, 13), decoded(vae, codes).reshape(-1, *SHAPE), atol=1e-5)

@@ -144,6 +144,10 @@ def test_orientation_is_the_angle_and_frequency_the_radius(ax):
     np.testing.assert_allclose(points, [[0.1, 0], [0, 0.2], [-half, half]], atol=1e-12)
     texts = {text.get_text() for text in ax.texts}
     assert {"0°", "90°", "180°", "0.3"} <= texts
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    np.testing.assert_allclose(places["0°"], (0.321, 0), atol=1e-9)
+    np.testing.assert_allclose(places["90°"], (0, 0.321), atol=1e-9)
+    np.testing.assert_allclose(places["0.3"], (0.3, -0.009), atol=1e-9)
     assert "cycles per pixel" in ax.get_xlabel()
 
 
