@@ -65,7 +65,9 @@ def test_four_devices_do_what_one_does(tmp_path):
             for way in ("mesh ", "one ")
         )
         assert one
-        # FISTA's codes of a gap of 1e-5: other roundings, other steps.
+        if program == "encode":  # codes of a gap of 1e-5 by FISTA: other roundings, other numbers of steps
+            for arrays in (mesh, one):
+                arrays.pop("encode: n_steps"), arrays.pop("encode: residual")
         assert_same(mesh, one, 5e-3 if program == "encode" else TOLERANCE[program])
     message = "chains: expected a leading axis that divides over 4 devices along 'data', got shape (5, 2)"
     assert message in str(came["message"])
