@@ -1,4 +1,4 @@
-"""Quick compilation for all tests; shared fixtures: double precision on request, messages without type checks."""
+"""Quick compilation for all tests; fixtures: double precision on request, messages without type checks."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 # Most functions of the tests run once, so the tests compile in a third of the time: machine code that is not
-# optimized, and XLA's plain way of emitting fused loops. XLA ends the process at a flag that it does not know, so
+# optimized, and XLA's plain way of emitting fused loops. XLA ends the process at a flag it does not know;
 # the flags that may disappear are set only for the versions that are known to have them.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if (0, 8) <= jax.__version_info__[:2] <= (0, 12):

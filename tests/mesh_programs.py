@@ -271,7 +271,7 @@ def several(mesh, *, programs=("encode", "learn", "pcd", "vae", "chains"), **set
 
 
 def beside(mesh, **settings):
-    """Run several programs in one process, each on the mesh and without it; name chains that do not divide."""
+    """Run programs in one process, each on the mesh and without it; name chains that do not divide."""
     from neurojax import distributed
 
     came = {f"mesh {key}": array for key, array in several(mesh, **settings).items()}
@@ -319,7 +319,8 @@ def pieces(mesh, *, folder):
 
 def damage(checkpoint, *, is_missing=False):
     """Flip a bit in the middle of a checkpoint's largest file, or remove it."""
-    piece = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    piece = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(piece.read_bytes())
     content[len(content) // 2] ^= 1
     piece.unlink()

@@ -64,7 +64,7 @@ def resolve(node, names):
 
 
 def check_calls(program):
-    """Bind the arguments of every call of an imported function to its signature; return how many there are."""
+    """Bind the arguments of each call of an imported function to its signature; return how many there are."""
     tree = ast.parse(program)
     names, n_calls = imported_names(tree), 0
     for node in ast.walk(tree):
