@@ -18,7 +18,6 @@ __all__ = [
     "check_positive",
     "check_rank",
     "check_real",
-    "check_rows",
     "check_shape",
     "check_share",
     "check_size",
@@ -104,8 +103,8 @@ def check_share(name: str, value) -> None:
 
 
 def check_limits(name: str, value, limits: tuple[float, float]) -> None:
-    """Raise ``ValueError`` if a concrete ``value`` has numbers outside ``limits``."""
-    if not is_concrete(value) or not np.size(value):
+    """Raise ``ValueError`` if a concrete ``value`` of this process has numbers outside ``limits``."""
+    if not is_concrete(value) or is_elsewhere(value) or not np.size(value):
         return
     value = np.asarray(value)
     least, largest = np.min(value), np.max(value)
@@ -125,32 +124,3 @@ def check_shape(name: str, value, shape: tuple[int, ...], meaning: str) -> None:
     """Raise ``ValueError`` unless ``value`` has ``shape``; ``meaning`` says what fixes it."""
     if np.shape(value) != shape:
         raise ValueError(f"{name}: expected shape {shape}, {meaning}, got shape {np.shape(value)}.")
-
-
-def check_rows(
-    name: str,
-    rows,
-    n_features: int | None = None,
-    meaning: str = "features",
-    limits: tuple[float, float] | None = None,
-) -> Array:
-    """Return rows of data as an array, or raise ``ValueError`` for what cannot be learned from.
-
-    Args:
-        name: of the argument.
-        rows: what was given: at least one row of finite real numbers.
-        n_features: how many numbers a row must have, if that is fixed.
-        meaning: what fixes it.
-        limits: the least and the largest number allowed.
-    """
-    rows = jnp.asarray(rows)
-    check_rank(name, rows, "samples features")
-    check_real(name, rows)
-    if not rows.shape[0]:
-        raise ValueError(f"{name}: expected at least one row, got shape {rows.shape}.")
-    if n_features is not None:
-        check_size(name, rows, 1, n_features, meaning)
-    check_finite(name, rows)
-    if limits is not None:
-        check_limits(name, rows, limits)
-    return rows

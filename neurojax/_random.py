@@ -1,6 +1,7 @@
 """Draws: binary units, the hidden cost of sampling; permutations, entry by entry."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ N_ROUNDS = 12
 MIN_SIDE = 8  # smaller squares mix too slowly: some orders of six rows came more often than others
 
 
+@jax.jit
 def bernoulli(key: PRNGKey, probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Draw 0 or 1, 1 with the given probability, in its dtype.
 
@@ -39,6 +41,7 @@ def _half_words(key: PRNGKey, shape: tuple[int, ...]) -> Array:
     return lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:n].reshape(shape)
 
 
+@partial(jax.jit, static_argnames="n")
 def permuted(key: PRNGKey, positions: Int[Array, "*shape"], n: int) -> Int[Array, "*shape"]:
     """Return the entries of a random permutation of 0 … n − 1 at these positions, without the others.
 

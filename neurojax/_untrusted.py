@@ -7,6 +7,7 @@ unless a caller raises it. A reader may hold a few copies of what it reads; its 
 """
 
 import json
+import operator
 import os
 import stat
 import zipfile
@@ -14,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
+
+from ._paths import user_path
 
 __all__ = [
     "MOST_BYTES",
@@ -31,7 +34,7 @@ __all__ = [
 ]
 
 MOST_BYTES = 2**30
-"""How many bytes the compressed parts of a file may come to, beside 64 times its size."""
+"""The most bytes that the compressed parts of a file may come to, beside 64 times its size."""
 
 _RATIO = 64  # ten times what photographs and recordings have
 _DEFLATE_RATIO = 1032  # more than this no deflate stream inflates to
@@ -51,9 +54,10 @@ def inflated_limit(n_bytes: int, most_bytes: int = MOST_BYTES) -> int:
 class _Sized(BufferedReader):
     """A file that takes no memory for what it does not have; others take it before they look."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
         """Read ``size`` bytes, or what there is of them."""
-        if size is not None and size > _PIECE:
+        size = -1 if size is None else operator.index(size)
+        if size > _PIECE:
             size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
         return BufferedReader.read(self, size)
 
@@ -65,7 +69,7 @@ def open_regular(path: str | Path) -> tuple[BufferedIOBase, int]:
         FileNotFoundError: if there is none.
         ValueError: if it is a folder, a pipe or a device, whose reading might never end.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a file, but there is none.")
     status = path.stat()

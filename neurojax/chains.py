@@ -20,9 +20,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ._checks import check_at_least, check_positive, check_rank, check_real
+from ._arrays import native_leaves, real_array
+from ._checks import check_at_least, check_positive
+from ._precision import at_least_single
+from ._rows import unit_of
 from ._types import PRNGKey, Scalar
 from .distributed import over_rows, shard_rows
 
@@ -42,7 +45,7 @@ _MOST_TRANSITIONS = 2**31 - 1  # the number of a transition is an int32
 
 
 class Chain(NamedTuple):
-    """What a run of a chain leaves.
+    """The result of a run of a chain.
 
     Attributes:
         samples: what was recorded, with a leading axis of ``n_samples`` (after that of the chains, if many).
@@ -106,6 +109,7 @@ def sample_chain(
             f"{n_burn_in + n_samples * thin}. Continue from the last state with a fresh key."
         )
 
+    state = native_leaves("state", state)
     if mesh is not None:
         state = shard_rows(state, mesh, name="state")
 
@@ -144,6 +148,7 @@ def sample_chains(
         ValueError: at trace time, for states without a common leading axis, counts out of range, and chains
             that do not divide over the mesh.
     """
+    states = native_leaves("states", states)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(states)]
     if len({shape[:1] for shape in shapes}) != 1 or shapes[0] == ():
         raise ValueError(f"states: expected arrays with a leading axis of the chains, got shapes {shapes}.")
@@ -152,39 +157,56 @@ def sample_chains(
     return over_rows(run, mesh, name="states")(states, keys)
 
 
-def autocorrelation(x: Float[Array, " samples"]) -> Float[Array, " samples"]:
+def autocorrelation(x: Float[ArrayLike, " samples"]) -> Float[Array, " samples"]:
     """Compute ρ_t = Σᵢ (xᵢ − x̄)(xᵢ₊ₜ − x̄) / Σᵢ (xᵢ − x̄)² for every lag t, by FFT; 0 for a constant series.
 
     Args:
-        x: one chain of a scalar statistic. A value that is not finite makes every ρ_t NaN.
+        x: one chain of a scalar statistic, in any unit; half precision is computed in float32. A value that
+            is not finite makes every ρ_t NaN.
+
+    Raises:
+        ValueError: at trace time, for another rank and without samples.
     """
-    check_rank("x", x, "samples")
-    check_real("x", x)
+    return _autocorrelation(_statistic(x, "samples"))
+
+
+@jax.jit
+def _autocorrelation(x: Float[Array, " samples"]) -> Float[Array, " samples"]:
     n = x.shape[0]
     moved = x - x[0]  # exactly 0 for a constant series, whose mean is not exactly its value
+    moved = moved / unit_of(moved)
     spectrum = jnp.fft.rfft(moved - jnp.mean(moved), 2 * n)
     covariance = jnp.fft.irfft(spectrum.real**2 + spectrum.imag**2, 2 * n)[:n]
     is_constant = covariance[0] == 0
     return jnp.where(is_constant, 0, covariance / jnp.where(is_constant, 1, covariance[0]))
 
 
-def autocorrelation_time(x: Float[Array, "chains samples"], *, window: float = 5.0) -> Scalar:
+def autocorrelation_time(x: Float[ArrayLike, "chains samples"], *, window: float = 5.0) -> Scalar:
     """Estimate the integrated autocorrelation time τ = 1 + 2 Σ_{t ≥ 1} ρ_t, in samples.
 
     The sum runs to the first lag M ≥ ``window``·τ(M), ρ the mean over the chains that move: where the sum
     stops being signal. An estimate from fewer than some 50 τ samples is too low. Below 1, as for a chain that
-    alternates, 1 is returned. NaN if no chain moves or a value is not finite.
+    alternates, 1 is returned. A chain that never moves has no ρ and does not enter; `split_r_hat` is infinite
+    where there is one. NaN if no chain moves or a value is not finite.
 
     Args:
         x: chains of a scalar statistic, each about its own mean: whether they agree, `split_r_hat` tells.
         window: the factor, > 0; larger has less bias and more noise.
 
+    Raises:
+        ValueError: at trace time, for another rank, without chains or samples, and a window out of range.
+
     Reference:
         Sokal 1997, section 3; the mean over chains: Foreman-Mackey et al. 2013.
     """
-    check_rank("x", x, "chains samples")
+    x = _statistic(x, "chains samples")
     check_positive("window", window)
-    total = jnp.sum(jax.vmap(autocorrelation)(x), axis=0)
+    return _autocorrelation_time(x, window)
+
+
+@jax.jit
+def _autocorrelation_time(x: Float[Array, "chains samples"], window: ArrayLike) -> Scalar:
+    total = jnp.sum(jax.vmap(_autocorrelation)(x), axis=0)
     rho = total / total[0]  # ρ_0 is 1 for a chain that moves and 0 for one that does not
     times = 2 * jnp.cumsum(rho) - rho[0]
     # There is always such a lag: about the mean of the series itself, τ of the last lag is 0.
@@ -192,20 +214,26 @@ def autocorrelation_time(x: Float[Array, "chains samples"], *, window: float = 5
     return jnp.maximum(times[last], 1)
 
 
-def effective_sample_size(x: Float[Array, "chains samples"]) -> Scalar:
-    """Return chains·samples/τ: how many independent draws would estimate the mean as well.
+def effective_sample_size(x: Float[ArrayLike, "chains samples"]) -> Scalar:
+    """Return moving chains·samples/τ: how many independent draws would estimate the mean as well.
 
-    Holds for chains that have mixed (`split_r_hat`); NaN where `autocorrelation_time` is.
+    Holds for chains that have mixed (`split_r_hat`). A chain that never moves counts for nothing; NaN where
+    `autocorrelation_time` is, as where no chain moves.
     """
-    return x.size / autocorrelation_time(x)
+    x = _statistic(x, "chains samples")
+    n_moving = jnp.sum(~_is_stuck(x), dtype=x.dtype)
+    return n_moving * x.shape[1] / autocorrelation_time(x)
 
 
-def split_r_hat(x: Float[Array, "chains samples"]) -> Scalar:
+def split_r_hat(x: Float[ArrayLike, "chains samples"]) -> Scalar:
     """Compute split R̂ = √(((n − 1)/n·W + B/n)/W): near 1 where chains, cut in halves, agree.
 
     W is the mean of the variances within the 2·chains halves of n samples, B/n the variance between their
-    means. Run longer while it is above 1.1 (Gelman et al.) or, more strictly, 1.01 (Vehtari et al.). For
-    chains that never move it is NaN if they stand at one value, infinite otherwise.
+    means. Run longer while it is above 1.1 (Gelman et al.) or, more strictly, 1.01 (Vehtari et al.).
+
+    Where one chain never moves and another does, it is infinite, although the formula may be near 1: such
+    chains do not agree in their spread, and a chain that stands still has drawn once. If no chain moves, it
+    is infinite for chains at different values and NaN for chains at one value, which tell nothing.
 
     Args:
         x: chains of a scalar statistic, at least 4 samples each; of an odd number the first is left out.
@@ -213,14 +241,35 @@ def split_r_hat(x: Float[Array, "chains samples"]) -> Scalar:
     Reference:
         Gelman et al. 2013, Bayesian Data Analysis, section 11.4; Vehtari et al. 2021, Bayesian Analysis 16.
     """
-    check_rank("x", x, "chains samples")
-    check_real("x", x)
-    n = x.shape[1] // 2
-    if n < 2:
+    x = _statistic(x, "chains samples")
+    if x.shape[1] < 4:
         raise ValueError(f"x: expected at least 4 samples a chain, got shape {x.shape}.")
+    return _split_r_hat(x)
+
+
+@jax.jit
+def _split_r_hat(x: Float[Array, "chains samples"]) -> Scalar:
+    n = x.shape[1] // 2
     halves = x[:, x.shape[1] - 2 * n :].reshape(-1, n)
     start = halves[:, :1]
-    moved = halves - start  # so that a half that never moves has no variance by rounding
+    unit = unit_of(x - start[0])
+    moved = (halves - start) / unit  # so that a half that never moves has no variance by rounding
     within = jnp.mean(jnp.var(moved, axis=1, ddof=1))
-    between = jnp.var(start[:, 0] - start[0, 0] + jnp.mean(moved, axis=1), ddof=1)
-    return jnp.sqrt((n - 1) / n + between / within)
+    between = jnp.var((start[:, 0] - start[0, 0]) / unit + jnp.mean(moved, axis=1), ddof=1)
+    r_hat = jnp.sqrt((n - 1) / n + between / within)
+    is_stuck = _is_stuck(x)
+    is_apart = jnp.any(is_stuck) & ~jnp.all(is_stuck) & ~jnp.isnan(r_hat)
+    return jnp.where(is_apart, jnp.inf, r_hat)
+
+
+def _statistic(x, axes: str) -> Array:
+    """Return chains of a statistic in float32 at least, or raise ``ValueError``."""
+    x = at_least_single(real_array("x", x, axes))
+    if not x.size:
+        raise ValueError(f"x: expected at least one of {axes.replace(' ', ' and of ')}, got shape {x.shape}.")
+    return x
+
+
+def _is_stuck(x: Float[Array, "chains samples"]) -> Bool[Array, " chains"]:
+    """Return which chains never move; NaN does."""
+    return jnp.all(x == x[:, :1], axis=1)

@@ -11,24 +11,27 @@ Example:
 """
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from ._checks import check_at_least, check_finite, check_rank, check_real, is_concrete
+from ._arrays import real_array
+from ._checks import check_at_least, check_finite, check_size, is_concrete
+from ._precision import at_least_single
+from ._rows import centered, unit_of
 from ._types import Count, PRNGKey, Scalar
 from .convergence import AbstractProblem, Picard, iterate
 
 __all__ = ["ICA", "PCA", "fast_ica", "pca"]
 
-Data = Float[Array, "samples features"] | Float[np.ndarray, "samples features"]
-Rows = Float[Array, "*batch features"] | Float[np.ndarray, "*batch features"]
-Scores = Float[Array, "*batch components"] | Float[np.ndarray, "*batch components"]
+Data = Float[ArrayLike, "samples features"]
+Rows = Float[ArrayLike, "*batch features"]
+Scores = Float[ArrayLike, "*batch components"]
 Nonlinearity = Literal["logcosh", "cube"]
 
 
@@ -38,9 +41,10 @@ class PCA(eqx.Module):
     Attributes:
         mean: mean of the data.
         components: orthonormal rows, by falling variance; the entry of largest magnitude in each is positive.
-        explained_variance: variance along each component, about the mean, with divisor samples − 1.
-        explained_variance_ratio: the same as a fraction of the variance of all features; NaN for data that
-            do not vary.
+        explained_variance: variance along each component, about the mean, with divisor samples − 1; infinite
+            or 0 where that number is out of the dtype's range.
+        explained_variance_ratio: the same as a fraction of the variance of all features, whatever the unit of
+            the data; NaN for data that do not vary.
     """
 
     mean: Float[Array, " features"]
@@ -50,11 +54,11 @@ class PCA(eqx.Module):
 
     def project(self, xs: Rows) -> Float[Array, "*batch components"]:
         """Return the scores (x − mean) @ componentsᵀ."""
-        return _product(xs - self.mean, self.components.T)
+        return _product(_rows("xs", xs, self.mean) - self.mean, self.components.T)
 
     def reconstruct(self, scores: Scores) -> Float[Array, "*batch features"]:
         """Return scores @ components + mean: the nearest point to x in the components' span."""
-        return _product(scores, self.components) + self.mean
+        return _product(_rows("scores", scores, self.components), self.components) + self.mean
 
 
 class ICA(eqx.Module):
@@ -82,18 +86,18 @@ class ICA(eqx.Module):
 
     def unmix(self, xs: Rows) -> Float[Array, "*batch components"]:
         """Return the sources (x − mean) @ componentsᵀ."""
-        return _product(xs - self.mean, self.components.T)
+        return _product(_rows("xs", xs, self.mean) - self.mean, self.components.T)
 
     def mix(self, sources: Scores) -> Float[Array, "*batch features"]:
         """Return sources @ mixingᵀ + mean."""
-        return _product(sources, self.mixing.T) + self.mean
+        return _product(_rows("sources", sources, self.components), self.mixing.T) + self.mean
 
 
 def pca(xs: Data, n_components: int | None = None) -> PCA:
     """Find the directions of largest variance, by a singular value decomposition of the centred data.
 
     Args:
-        xs: one sample a row.
+        xs: one sample a row, in any unit. Half precision is computed and returned in float32.
         n_components: how many to keep, 1 to min(samples, features); all of these if not given.
 
     Returns:
@@ -111,13 +115,12 @@ def pca(xs: Data, n_components: int | None = None) -> PCA:
         True
     """
     xs, n_components = _check(xs, n_components)
-    mean = jnp.mean(xs, axis=0)
-    # The triangular factor has the data's singular values and directions, and at most features² entries.
-    factor = _triangular_factor(xs - mean)
-    _, deviations, components = jnp.linalg.svd(factor, full_matrices=False)
-    variance = deviations**2 / (xs.shape[0] - 1)
-    kept = variance[:n_components]
-    return PCA(mean, _fix_signs(components[:n_components]), kept, kept / jnp.sum(variance))
+    axes = _principal_axes(xs)
+    variance = axes.deviations**2 * (xs.shape[0] / (xs.shape[0] - 1))
+    kept, components = variance[:n_components], axes.directions[:n_components]
+    # By the unit twice: its square alone may be out of range.
+    explained = kept * axes.unit * axes.unit
+    return PCA(axes.mean, components * _signs(components), explained, kept / jnp.sum(variance))
 
 
 def fast_ica(
@@ -138,7 +141,7 @@ def fast_ica(
     maxᵢ |1 − |⟨wᵢ(next), wᵢ⟩|| ≤ tol: half of the square of the largest angle by which a row still turns.
 
     Args:
-        xs: one sample a row.
+        xs: one sample a row, in any unit. Half precision is computed and returned in float32.
         key: randomness of the start.
         n_components: how many, 1 to min(samples, features); all of these if not given. Patches that had their
             own mean removed have one fewer than features.
@@ -153,7 +156,8 @@ def fast_ica(
 
     Raises:
         ValueError: as `pca`; and for an unknown nonlinearity, a ``tol`` or ``max_steps`` out of range,
-            and (where values are known) fewer directions with variance than components.
+            and (where values are known) fewer directions with variance than components, as with a feature
+            that is constant or repeats another. Under ``jit`` such data give ``Status.nonfinite`` and NaN.
 
     Gradient: none; the result is a constant.
 
@@ -164,19 +168,39 @@ def fast_ica(
     if nonlinearity not in get_args(Nonlinearity):
         raise ValueError(f"nonlinearity: expected one of {get_args(Nonlinearity)}, got {nonlinearity!r}.")
     xs = lax.stop_gradient(xs)
-    principal = pca(xs, n_components)
-    deviations = jnp.sqrt(principal.explained_variance * (1 - 1 / xs.shape[0]))
-    _check_variance(deviations, xs.shape[1])
-    whitening = principal.components / deviations[:, None]
-    white = _product(xs - principal.mean, whitening.T)
+    axes = _principal_axes(xs)
+    directions, deviations = axes.directions[:n_components], _checked(axes.deviations[:n_components], xs)
+    directions = directions * _signs(directions)
+    whitening = directions / deviations[:, None]  # of data in their unit
+    white = _product(axes.rows, whitening.T)
     start = _decorrelate(jax.random.normal(key, (n_components, n_components), xs.dtype))
     problem = _Rotation(white, nonlinearity)
     solution = iterate(Picard(), problem, start, tol=tol, max_steps=max_steps, steps_per_check=5)
-    components = _fix_signs(_product(solution.value, whitening))
+    rotation = solution.value * _signs(_product(solution.value, whitening))
     # The rows of the whitening are orthogonal, so its pseudo-inverse is a rescaled transpose.
-    mixing = _product(principal.components.T * deviations**2, _product(principal.components, components.T))
+    mixing = axes.unit * _product(directions.T * deviations, rotation.T)
+    components, whitening = _product(rotation, whitening) / axes.unit, whitening / axes.unit
     end = (jnp.asarray(part) for part in (solution.status, solution.n_steps, solution.residual))
-    return ICA(principal.mean, components, mixing, whitening, *end)
+    return ICA(axes.mean, components, mixing, whitening, *end)
+
+
+class _Axes(NamedTuple):
+    """The principal axes of data in a unit of their own, in which no square is out of range."""
+
+    mean: Float[Array, " features"]
+    unit: Scalar
+    rows: Float[Array, "samples features"]  # (x − mean)/unit
+    deviations: Float[Array, " axes"]  # of these rows along each axis, with divisor samples
+    directions: Float[Array, "axes features"]
+
+
+def _principal_axes(xs: Float[Array, "samples features"]) -> _Axes:
+    rows, mean = centered(xs)
+    unit = unit_of(rows)
+    rows = rows / unit
+    # The triangular factor has the data's singular values and directions, and at most features² entries.
+    _, lengths, directions = jnp.linalg.svd(_triangular_factor(rows), full_matrices=False)
+    return _Axes(mean, unit, rows, lengths / xs.shape[0] ** 0.5, directions)
 
 
 class _Rotation(AbstractProblem):
@@ -208,9 +232,10 @@ def _decorrelate(rows: Float[Array, "components components"]) -> Float[Array, "c
     return _product(vectors / jnp.sqrt(values), _product(vectors.T, rows))
 
 
-def _fix_signs(rows: Float[Array, "components features"]) -> Float[Array, "components features"]:
+def _signs(rows: Float[Array, "components features"]) -> Float[Array, "components 1"]:
+    """Return the sign of each row's entry of largest magnitude."""
     largest = jnp.argmax(jnp.abs(rows), axis=1)
-    return rows * jnp.where(jnp.take_along_axis(rows, largest[:, None], axis=1) < 0, -1, 1).astype(rows.dtype)
+    return jnp.where(jnp.take_along_axis(rows, largest[:, None], axis=1) < 0, -1, 1).astype(rows.dtype)
 
 
 @jax.custom_jvp
@@ -231,8 +256,7 @@ def _product(left, right) -> Array:
 
 
 def _check(xs, n_components) -> tuple[Float[Array, "samples features"], int]:
-    check_rank("xs", xs, "samples features")
-    check_real("xs", xs)
+    xs = at_least_single(real_array("xs", xs, "samples features"))
     check_finite("xs", xs)
     n_samples, n_features = np.shape(xs)
     if n_samples < 2 or n_features < 1:
@@ -244,16 +268,30 @@ def _check(xs, n_components) -> tuple[Float[Array, "samples features"], int]:
         raise ValueError(
             f"n_components: expected at most min(samples, features) = {most}, got {n_components}."
         )
-    return jnp.asarray(xs), n_components
+    return xs, n_components
 
 
-def _check_variance(deviations, n_features: int) -> None:
+def _rows(name: str, rows: Any, like: Float[Array, "*_"]) -> Array:
+    """Return rows of as many numbers as ``like`` has along its first axis, or raise ``ValueError``."""
+    rows = real_array(name, rows)
+    if not rows.ndim:
+        raise ValueError(f"{name}: expected an axis of {len(like)} numbers, got a single number.")
+    check_size(name, rows, -1, len(like), "numbers")
+    return rows
+
+
+def _checked(deviations: Array, xs: Array) -> Array:
+    """Return deviations, or raise ``ValueError`` where rounding is all there is; in a trace these are NaN."""
+    rounding = (8 + xs.shape[1]) * float(jnp.finfo(deviations.dtype).eps)
+    is_varied = deviations > deviations[0] * rounding
     if not is_concrete(deviations):
-        return
-    least = float(deviations[0]) * n_features * float(jnp.finfo(deviations.dtype).eps)
-    n_directions = int(np.sum(np.asarray(deviations) > least))
+        return jnp.where(is_varied, deviations, jnp.nan)
+    n_directions = int(np.sum(np.asarray(is_varied)))
+    if not n_directions:
+        raise ValueError("xs: expected data that vary, got the same row throughout.")
     if n_directions < deviations.size:
         raise ValueError(
             f"n_components: expected at most {n_directions}, the directions in which xs varies, "
             f"got {deviations.size}."
         )
+    return deviations

@@ -14,7 +14,6 @@ Example:
 """
 
 import contextlib
-import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ._arrays import native_leaves
 from ._checks import check_at_least, differ, is_concrete, is_elsewhere, is_key
 
 __all__ = [
@@ -117,6 +117,7 @@ def shard_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
         ValueError: for rows that do not divide; the message names the array.
     """
     check_mesh(mesh)
+    tree = native_leaves(name, tree)
     _check_divisible(name, tree, mesh.shape[DATA])
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
@@ -136,6 +137,7 @@ def join_rows(tree: Any, mesh: Mesh, *, name: str = "tree") -> Any:
     check_mesh(mesh)
     _check_rows_have_one_owner(mesh)
     sharding = NamedSharding(mesh, PartitionSpec(DATA))
+    tree = native_leaves(name, tree)
     _check_divisible(name, tree, max(1, mesh.shape[DATA] // jax.process_count()))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
@@ -174,6 +176,7 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
 
 def constrain_rows(tree: Any) -> Any:
     """Inside ``jit``, lay the leading axis of every array over ``"data"`` of the ambient mesh, if any."""
+    tree = native_leaves("tree", tree)
     if ambient_mesh() is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, PartitionSpec(DATA))
@@ -181,6 +184,7 @@ def constrain_rows(tree: Any) -> Any:
 
 def constrain_everywhere(tree: Any) -> Any:
     """Inside ``jit``, have every array whole on every device of the ambient mesh, if there is one."""
+    tree = native_leaves("tree", tree)
     if ambient_mesh() is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, PartitionSpec())
@@ -209,7 +213,7 @@ def over_rows(
         check_mesh(mesh)
     chosen = ambient_mesh() if mesh is None else mesh
     if chosen is None:
-        return functools.partial(function, *shared)
+        return lambda *trees: function(*shared, *native_leaves(name, trees))
     arrays, static = eqx.partition(shared, eqx.is_array)
     rows = PartitionSpec(DATA)
     mapped = jax.shard_map(
@@ -222,6 +226,7 @@ def over_rows(
     )
 
     def run(*trees):
+        trees = native_leaves(name, trees)
         _check_divisible(name, trees[0], n_shards(chosen))
         return jax.jit(mapped)(arrays, trees)  # without jit JAX wants every axis of the mesh named
 

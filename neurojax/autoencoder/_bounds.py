@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._arrays import real_array
 from .._checks import check_at_least, check_kind, check_limits, check_nonnegative
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
@@ -63,6 +64,7 @@ class ELBOObjective(AbstractObjective):
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         binary_key, draw_key = jax.random.split(key)
+        batch = real_array("batch", batch, "batch features")
         batch = bernoulli(binary_key, batch) if self.is_binarized else batch
         posterior = jax.vmap(model.posterior)(batch)
         zs = _draws(posterior, self.n_samples, draw_key)
@@ -120,6 +122,7 @@ class ImportanceWeightedObjective(AbstractGradientObjective):
     ) -> tuple[tuple[Scalar, tuple[None, dict[str, Array]]], VariationalAutoencoder]:
         """Return ``((loss, (state, metrics)), gradient)``."""
         binary_key, draw_key = jax.random.split(key)
+        batch = real_array("batch", batch, "batch features")
         batch = bernoulli(binary_key, batch) if self.is_binarized else batch
 
         def draw(model):
@@ -137,7 +140,7 @@ class ImportanceWeightedObjective(AbstractGradientObjective):
         if self.is_doubly_reparameterized:
             # log q's own parameters are constants here, and the way through z has the share squared.
             of_posterior = jax.tree.map(jnp.zeros_like, of_posterior)
-            of_zs = of_zs * shares.T[..., None]
+            of_zs = of_zs * shares.T[..., None].astype(of_zs.dtype)
         (through_draws,) = pull_draws((of_posterior, of_zs))
         gradient = eqx.apply_updates(of_model, through_draws)
         bounds = jax.nn.logsumexp(values, axis=1) - jnp.log(jnp.asarray(self.n_samples, values.dtype))

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import check_at_least, check_kind, check_rows, check_shape
+from .._arrays import finite_rows, native, real_array, whole_array
+from .._checks import check_at_least, check_kind, check_size
+from .._precision import at_least_single
 from .._types import Count, PRNGKey, Scalar
 from ..metrics import classification_error
 from ..training import AbstractObjective
-from ._layers import affine, check_layers, run_layers
+from ._layers import affine, check_layers, run_layers, vector
 from ._models import Autoencoder
 from ._noise import AbstractNoise
 
@@ -87,12 +89,12 @@ class Classifier(eqx.Module):
 
     def encode(self, x: Features) -> Float[Array, " code"]:
         """Return the code of a datum."""
-        check_shape("x", x, (self.n_features,), "a number for each feature of a datum")
+        x = vector("x", x, self.n_features, "a number for each feature of a datum")
         return run_layers(self.layers, self.activation, x)
 
     def log_probabilities(self, x: Features) -> Float[Array, " classes"]:
-        """Return log p(class | x), in nats."""
-        return jax.nn.log_softmax(affine(self.head, self.encode(x)))
+        """Return log p(class | x), in nats, in float32 at least."""
+        return jax.nn.log_softmax(at_least_single(affine(self.head, self.encode(x))))
 
     def predict(self, x: Features) -> Count:
         """Return the most probable class."""
@@ -122,7 +124,7 @@ class ClassificationObjective(AbstractObjective):
             rows, labels = data
         except (TypeError, ValueError) as error:
             raise ValueError(f"data: expected (rows, labels), got {type(data).__name__}.") from error
-        check_rows("data[0]", rows, model.n_features, "numbers, one for each feature of the classifier,")
+        finite_rows("data[0]", rows, model.n_features, "numbers, one for each feature of the classifier,")
         _check_labels(labels, model.n_classes)
 
     def __call__(
@@ -134,7 +136,9 @@ class ClassificationObjective(AbstractObjective):
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         check_kind("model", model, Classifier)
-        rows, labels = batch
+        rows = real_array("rows", batch[0], "batch features")
+        labels = whole_array("labels", batch[1], "batch")
+        check_size("labels", labels, 0, len(rows), "labels, one for each row,")
         rows = rows if self.corruption is None else self.corruption(rows, key)
         log_probabilities = jax.vmap(model.log_probabilities)(rows)
         loss = -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
@@ -142,7 +146,7 @@ class ClassificationObjective(AbstractObjective):
 
 
 def _check_labels(labels, n_classes: int) -> None:
-    labels = np.asarray(labels)
+    labels = np.asarray(native("labels", labels))
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels: expected one axis of whole numbers, got {labels.dtype} of shape {labels.shape}."

@@ -1,4 +1,4 @@
-"""How much an encoder moves when the datum does: the Jacobian's norm and its spectrum."""
+"""Sensitivity of an encoder to its datum: the norm and the spectrum of the Jacobian."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._arrays import real_array
+from .._precision import at_least_single
 from .._types import Scalar
 from ._layers import affine
 from ._models import AbstractAutoencoder, Autoencoder
@@ -37,11 +39,12 @@ def contraction(autoencoder: AbstractAutoencoder, x: Float[Array, " features"]) 
         >>> bool(abs(closed_form - differentiated) < 1e-5)
         True
     """
+    x = real_array("x", x, "features")
     if not isinstance(autoencoder, Autoencoder) or not _is_one_sigmoid_layer(autoencoder):
         return jacobian_norm(autoencoder.encode, x)
     (layer,) = autoencoder.encoder
-    y = jax.nn.sigmoid(affine(layer, x))
-    return jnp.sum((y * (1 - y)) ** 2 * jnp.sum(layer.weight**2, axis=1))
+    y = at_least_single(jax.nn.sigmoid(affine(layer, x)))
+    return jnp.sum((y * (1 - y)) ** 2 * jnp.sum(at_least_single(layer.weight) ** 2, axis=1))
 
 
 def _is_one_sigmoid_layer(autoencoder: Autoencoder) -> bool:
@@ -49,9 +52,10 @@ def _is_one_sigmoid_layer(autoencoder: Autoencoder) -> bool:
 
 
 def _jacobian(encode: Callable, x: Array) -> Array:
-    """Return the Jacobian by the mode that takes fewer passes."""
+    """Return the Jacobian in float32 at least, by the mode that takes fewer passes."""
+    x = real_array("x", x, "features")
     n_units = jax.eval_shape(encode, x).size
-    return (jax.jacrev if n_units < x.size else jax.jacfwd)(encode)(x)
+    return at_least_single((jax.jacrev if n_units < x.size else jax.jacfwd)(encode)(x))
 
 
 def jacobian_norm(

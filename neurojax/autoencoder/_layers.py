@@ -2,17 +2,29 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least
+from .._arrays import real_array
+from .._checks import check_at_least, check_shape
 from .._precision import network_precision, network_product
 from .._types import PRNGKey
 
-__all__ = ["TiedLinear", "affine", "check_layers", "dense_layer", "dense_layers", "run_layers"]
+__all__ = [
+    "TiedLinear",
+    "affine",
+    "check_layers",
+    "dense_layer",
+    "dense_layers",
+    "run_layers",
+    "setting",
+    "vector",
+]
 
 
 class TiedLinear(eqx.Module):
@@ -22,11 +34,24 @@ class TiedLinear(eqx.Module):
         bias: one number for each unit that it feeds.
     """
 
-    bias: Float[Array, " features"]
+    bias: Float[Array, " features"] = eqx.field(converter=partial(real_array, "bias"))
 
     def __call__(self, y: Float[Array, " units"], layer: eqx.nn.Linear) -> Float[Array, " features"]:
         """Return y @ layer.weight + bias; the gradient reaches ``layer.weight`` from here as well."""
+        y = vector("y", y, int(layer.out_features), "a number for each unit of the layer")
         return network_product(y, layer.weight) + self.bias
+
+
+def vector(name: str, value: Any, size: int, meaning: str) -> Float[Array, " _"]:
+    """Return real numbers, one for each of what a model has, or raise ``ValueError``."""
+    value = real_array(name, value)
+    check_shape(name, value, (size,), meaning)
+    return value
+
+
+def setting(name: str) -> Callable[[Any], Any]:
+    """Return the converter of a module's number: a Python number stays one, an array passes the gate."""
+    return lambda value: value if isinstance(value, (int, float)) else real_array(name, value)
 
 
 def dense_layer(n_in: int, n_out: int, key: PRNGKey, gain: float, dtype) -> eqx.nn.Linear:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_shape
+from .._checks import check_at_least
 from .._types import PRNGKey
-from ._layers import TiedLinear, affine, check_layers, dense_layers, run_layers
+from ._layers import TiedLinear, affine, check_layers, dense_layers, run_layers, vector
 from ._outputs import AbstractOutput, BernoulliOutput
 
 __all__ = ["AbstractAutoencoder", "Autoencoder"]
@@ -150,7 +150,7 @@ class Autoencoder(AbstractAutoencoder):
 
     @property
     def is_tied(self) -> bool:
-        """Whether the decoder's weights are the encoder's."""
+        """True if the decoder's weights are the encoder's."""
         return any(isinstance(layer, TiedLinear) for layer in self.decoder)
 
     @property
@@ -170,12 +170,12 @@ class Autoencoder(AbstractAutoencoder):
 
     def encode(self, x: Features) -> Code:
         """Return s(⋯s(x @ W₁ᵀ + b₁)⋯)."""
-        check_shape("x", x, (self.n_features,), "a number for each feature of a datum")
+        x = vector("x", x, self.n_features, "a number for each feature of a datum")
         return run_layers(self.encoder, self.activation, x)
 
     def output_parameters(self, code: Code) -> Features:
         """Return the output's parameters for a code: log-odds, or means."""
-        check_shape("code", code, (self.n_code,), "a number for each unit of the code")
+        code = vector("code", code, self.n_code, "a number for each unit of the code")
         value = self._decoder_layer(0, code)
         for i in range(1, len(self.decoder)):
             value = self._decoder_layer(i, self.decoder_activation(value))

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import check_nonnegative, check_real, is_concrete
+from .._arrays import real_array
+from .._checks import check_nonnegative, is_concrete
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
+from ._layers import setting
 
 __all__ = ["AbstractNoise", "BitFlipNoise", "GaussianNoise", "MaskingNoise", "SaltAndPepperNoise"]
 
@@ -31,8 +33,9 @@ def _check_rate(rate) -> None:
 
 
 def _chosen(rate, x: Array, key: PRNGKey) -> Array:
-    """Draw which numbers are hit."""
-    return bernoulli(key, jnp.broadcast_to(jnp.asarray(rate, x.dtype), x.shape)) > 0
+    """Draw which numbers are hit; in half precision the rate itself would be rounded."""
+    rate = jnp.asarray(rate, jnp.promote_types(x.dtype, jnp.float32))
+    return bernoulli(key, jnp.broadcast_to(rate, x.shape)) > 0
 
 
 class MaskingNoise(AbstractNoise):
@@ -51,14 +54,14 @@ class MaskingNoise(AbstractNoise):
         0.25
     """
 
-    rate: Scalar | float
+    rate: Scalar | float = eqx.field(converter=setting("rate"))
 
     def __check_init__(self):
         _check_rate(self.rate)
 
     def __call__(self, x, key):
         """Return x with some numbers 0."""
-        check_real("x", x)
+        x = real_array("x", x)
         return jnp.where(_chosen(self.rate, x, key), 0, x)
 
 
@@ -72,14 +75,14 @@ class SaltAndPepperNoise(AbstractNoise):
         Vincent et al. 2010.
     """
 
-    rate: Scalar | float
+    rate: Scalar | float = eqx.field(converter=setting("rate"))
 
     def __check_init__(self):
         _check_rate(self.rate)
 
     def __call__(self, x, key):
         """Return x with some numbers at an end of [0, 1]."""
-        check_real("x", x)
+        x = real_array("x", x)
         which, salt = jax.random.split(key)
         ends = bernoulli(salt, jnp.full(x.shape, 0.5, x.dtype))
         return jnp.where(_chosen(self.rate, x, which), ends, x)
@@ -92,14 +95,14 @@ class BitFlipNoise(AbstractNoise):
         rate: in [0, 1).
     """
 
-    rate: Scalar | float
+    rate: Scalar | float = eqx.field(converter=setting("rate"))
 
     def __check_init__(self):
         _check_rate(self.rate)
 
     def __call__(self, x, key):
         """Return x with some numbers turned over."""
-        check_real("x", x)
+        x = real_array("x", x)
         return jnp.where(_chosen(self.rate, x, key), 1 - x, x)
 
 
@@ -110,12 +113,12 @@ class GaussianNoise(AbstractNoise):
         scale: the standard deviation, ≥ 0, in the units of x.
     """
 
-    scale: Scalar | float
+    scale: Scalar | float = eqx.field(converter=setting("scale"))
 
     def __check_init__(self):
         check_nonnegative("scale", self.scale)
 
     def __call__(self, x, key):
         """Return x with noise added."""
-        check_real("x", x)
+        x = real_array("x", x)
         return x + jnp.asarray(self.scale, x.dtype) * jax.random.normal(key, x.shape, x.dtype)

@@ -1,4 +1,4 @@
-"""What plain, denoising, contractive and sparse autoencoders minimise."""
+"""Training objectives of plain, denoising, contractive and sparse autoencoders."""
 
 from typing import Any, Literal, get_args
 
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_kind, check_nonnegative, check_rows, check_share
+from .._arrays import finite_rows, real_array
+from .._checks import check_kind, check_nonnegative, check_share
+from .._precision import at_least_single
 from .._terms import activity_divergence, is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractObjective
@@ -24,7 +26,7 @@ Loss = Literal["likelihood", "squared_error"]
 
 def check_data(model: AbstractAutoencoder, data: Any, name: str = "data") -> Array:
     """Return rows as an array, or raise ``ValueError`` for what the model cannot reconstruct."""
-    return check_rows(
+    return finite_rows(
         name, data, model.n_features, "numbers, one for each feature of the model,", model.limits
     )
 
@@ -97,9 +99,11 @@ class ReconstructionObjective(AbstractObjective):
                 "sparsity: expected 0 unless codes are those of jax.nn.sigmoid, in [0, 1], got "
                 f"{self.sparsity} with {getattr(model.activation, '__name__', model.activation)}."
             )
+        batch = real_array("batch", batch, "batch features")
         seen = batch if self.corruption is None else self.corruption(batch, key)
         codes = jax.vmap(model.encode)(seen)
         loss = jnp.mean(self.losses(model, codes, batch))
+        codes = at_least_single(codes)
         metrics = {"reconstruction_loss": loss}
         if not is_zero(self.contraction):
             metrics["contraction"] = jnp.mean(jax.vmap(contraction, (None, 0))(model, seen))

@@ -1,4 +1,7 @@
-"""Output units, and the losses that belong to them: each summed over units, of one sample."""
+"""Output units, and the losses that belong to them: each summed over units, of one sample.
+
+Sums are in float32 at least: in half precision the sum over a datum of many units would not be one.
+"""
 
 import math
 from abc import abstractmethod
@@ -9,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from .._arrays import check_same_shape, native, real_array
 from .._checks import check_positive
+from .._precision import at_least_single
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 
@@ -27,10 +32,13 @@ def cross_entropy(logits: Features, x: Num[Array, " features"] | Bool[Array, " f
 
     Args:
         logits: log-odds of the units.
-        x: in [0, 1].
+        x: in [0, 1], of the same shape.
 
     Returns:
-        The sum over units.
+        The sum over units, in float32 at least.
+
+    Raises:
+        ValueError: at trace time, for other than one axis, and for unequal shapes.
 
     Gradient: sigmoid(logits) − x, and −logits in x.
 
@@ -39,9 +47,17 @@ def cross_entropy(logits: Features, x: Num[Array, " features"] | Bool[Array, " f
         >>> [round(float(cross_entropy(jnp.array([l]), jnp.array([1.0]))), 3) for l in (-200.0, 0.0, 200.0)]
         [200.0, 0.693, 0.0]
     """
-    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
-        x = jnp.asarray(x, logits.dtype)  # bits as whole numbers or truth values, which have no derivative
+    logits, x = _units("logits", logits, x)
     return jnp.sum(_unit_cross_entropy(logits, x))
+
+
+def _units(name: str, values, x) -> tuple[Array, Array]:
+    """Return what is said of the units of a datum, and the datum, in float32 at least; or raise."""
+    values, x = real_array(name, values, "features"), native("x", x)
+    check_same_shape("x", x, name, values)
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        x = jnp.asarray(x, values.dtype)  # bits as whole numbers or truth values, which have no derivative
+    return at_least_single(values), at_least_single(real_array("x", x))
 
 
 @jax.custom_jvp
@@ -60,18 +76,22 @@ def _unit_cross_entropy_jvp(primals, tangents):
 
 
 def squared_error(reconstruction: Features, x: Features) -> Scalar:
-    """Compute Σᵢ (xᵢ − x̂ᵢ)²; no ½, no mean.
+    """Compute Σᵢ (xᵢ − x̂ᵢ)²; no ½, no mean. In float32 at least.
+
+    Raises:
+        ValueError: at trace time, for other than one axis, and for unequal shapes.
 
     Example:
         >>> import jax.numpy as jnp
         >>> float(squared_error(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])))
         5.0
     """
+    reconstruction, x = _units("reconstruction", reconstruction, x)
     return jnp.sum((x - reconstruction) ** 2)
 
 
 class AbstractOutput(eqx.Module):
-    """What the last layer's numbers mean: the parameters of a distribution of x, a unit at a time."""
+    """A distribution of x, a unit at a time, whose parameters are the last layer's numbers."""
 
     limits: eqx.AbstractClassVar[tuple[float, float] | None]
 
@@ -99,15 +119,15 @@ class BernoulliOutput(AbstractOutput):
 
     def mean(self, parameters):
         """Return sigmoid(parameters)."""
-        return jax.nn.sigmoid(parameters)
+        return jax.nn.sigmoid(real_array("parameters", parameters))
 
     def negative_log_likelihood(self, parameters, x):
         """Return the `cross_entropy`."""
-        return cross_entropy(parameters, x)
+        return jnp.sum(_unit_cross_entropy(*_units("parameters", parameters, x)))
 
     def sample(self, parameters, key):
         """Draw 0 or 1."""
-        return bernoulli(key, jax.nn.sigmoid(parameters))
+        return bernoulli(key, self.mean(parameters))
 
     def check_size(self, n_features):
         """Do nothing: any number will do."""
@@ -130,8 +150,9 @@ class GaussianOutput(AbstractOutput):
     limits: ClassVar[tuple[float, float] | None] = None
 
     def __init__(self, scale: Float[Array, "*features"] | float = 1.0):
-        check_positive("scale", scale)
-        self.log_scale = math.log(scale) if isinstance(scale, float | int) else jnp.log(scale)
+        check_positive("scale", scale if isinstance(scale, float | int) else native("scale", scale))
+        is_fixed = isinstance(scale, float | int)
+        self.log_scale = math.log(scale) if is_fixed else jnp.log(real_array("scale", scale))
 
     @property
     def scale(self) -> Float[Array, "*features"]:
@@ -148,17 +169,18 @@ class GaussianOutput(AbstractOutput):
 
     def mean(self, parameters):
         """Return the parameters."""
-        return parameters
+        return real_array("parameters", parameters)
 
     def negative_log_likelihood(self, parameters, x):
         """Return −log p(x) in nats."""
-        log_scale = jnp.broadcast_to(
-            jnp.asarray(self.log_scale, jnp.result_type(parameters, x)), jnp.shape(x)
-        )
+        parameters, x = _units("parameters", parameters, x)
+        self.check_size(len(x))
+        log_scale = jnp.broadcast_to(jnp.asarray(self.log_scale, jnp.result_type(parameters, x)), x.shape)
         standard = (x - parameters) * jnp.exp(-log_scale)
         return jnp.sum(0.5 * standard**2 + log_scale + 0.5 * jnp.log(2 * jnp.pi))
 
     def sample(self, parameters, key):
         """Draw mean + scale·normal."""
+        parameters = real_array("parameters", parameters)
         noise = jax.random.normal(key, parameters.shape, parameters.dtype)
         return parameters + jnp.exp(jnp.asarray(self.log_scale, parameters.dtype)) * noise

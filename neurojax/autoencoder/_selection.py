@@ -1,6 +1,7 @@
-"""Which units of a sparse autoencoder are active, given what the encoder computed."""
+"""Selection of the active units of a sparse autoencoder from its activations."""
 
 from abc import abstractmethod
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -9,8 +10,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from .._arrays import check_same_shape, real_array
 from .._checks import check_at_least, check_positive, is_concrete
+from .._precision import at_least_single
 from .._types import Scalar
+from ._layers import setting
 
 __all__ = ["AbstractSelection", "BatchTopK", "JumpReLU", "ReLU", "TopK", "jump_relu", "top_k", "top_k_batch"]
 
@@ -37,6 +41,7 @@ def top_k(activations: Units, k: int) -> Units:
         >>> top_k(jnp.array([3.0, 1.0, 2.0, 2.0]), 2)
         Array([3., 0., 2., 0.], dtype=float32)
     """
+    activations = real_array("activations", activations, "units")
     _check_k(k, activations.shape[0])
     values, places = lax.top_k(activations, k)
     return jnp.zeros_like(activations).at[places].set(values, unique_indices=True)
@@ -58,6 +63,7 @@ def top_k_batch(activations: UnitsOfBatch, k: int) -> UnitsOfBatch:
         Array([[0., 4., 5.],
                [0., 0., 0.]], dtype=float32)
     """
+    activations = real_array("activations", activations, "batch units")
     n_rows, n_units = activations.shape
     _check_k(k, n_units)
     return top_k(activations.reshape(-1), k * n_rows).reshape(activations.shape)
@@ -69,7 +75,6 @@ def _check_k(k: int, n_units: int) -> None:
         raise ValueError(f"k: expected at most the {n_units} units there are, got {k}.")
 
 
-@jax.custom_jvp
 def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -> Units:
     """Compute a where a > threshold, else 0.
 
@@ -77,6 +82,9 @@ def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -
         activations: a.
         threshold: of each unit.
         bandwidth: ε of the pseudo-gradient, > 0.
+
+    Raises:
+        ValueError: at trace time, for other than one axis, and for unequal shapes.
 
     Gradient: in a, 1 where a > threshold; in the threshold, which the function jumps at, the
     pseudo-gradient −(threshold/ε)·[|a − threshold| < ε/2]: its mean over data is the derivative of the mean,
@@ -86,14 +94,23 @@ def jump_relu(activations: Units, threshold: Units, bandwidth: Scalar | float) -
         Rajamanoharan et al. 2024, Jumping ahead: improving reconstruction fidelity with JumpReLU sparse
         autoencoders.
     """
+    activations = real_array("activations", activations, "units")
+    threshold = real_array("threshold", threshold, "units")
+    check_same_shape("threshold", threshold, "activations", activations)
+    # A pseudo-gradient must have its value's dtype.
+    return _jump_relu(activations, threshold.astype(activations.dtype), real_array("bandwidth", bandwidth))
+
+
+@jax.custom_jvp
+def _jump_relu(activations, threshold, bandwidth):
     return jnp.where(activations > threshold, activations, 0)
 
 
-@jump_relu.defjvp
+@_jump_relu.defjvp
 def _jump_relu_jvp(primals, tangents):
     (a, threshold, bandwidth), (d_a, d_threshold, _) = primals, tangents
     slope = -threshold * _box(a - threshold, bandwidth)
-    return jump_relu(a, threshold, bandwidth), jnp.where(a > threshold, d_a, 0) + slope * d_threshold
+    return _jump_relu(a, threshold, bandwidth), jnp.where(a > threshold, d_a, 0) + slope * d_threshold
 
 
 @jax.custom_jvp
@@ -133,11 +150,11 @@ class ReLU(AbstractSelection):
 
     def __call__(self, activations):
         """Return max(a, 0)."""
-        return jax.nn.relu(activations)
+        return jax.nn.relu(real_array("activations", activations, "units"))
 
     def select_batch(self, activations):
         """Return max(a, 0)."""
-        return jax.nn.relu(activations)
+        return jax.nn.relu(real_array("activations", activations, "batch units"))
 
     def check_size(self, n_units):
         """Do nothing: any number will do."""
@@ -164,7 +181,7 @@ class TopK(AbstractSelection):
 
     def select_batch(self, activations):
         """Return the code of each datum."""
-        return jax.vmap(self)(activations)
+        return jax.vmap(self)(real_array("activations", activations, "batch units"))
 
     def check_size(self, n_units):
         """Raise ``ValueError`` if k is larger than the number of units."""
@@ -188,7 +205,9 @@ class BatchTopK(AbstractSelection):
     """
 
     k: int = eqx.field(static=True)
-    threshold: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.full((), -1.0), converter=jnp.asarray)
+    threshold: Float[Array, ""] = eqx.field(
+        default_factory=lambda: jnp.full((), -1.0), converter=partial(real_array, "threshold")
+    )
 
     def __check_init__(self):
         check_at_least("k", self.k, 1)
@@ -200,13 +219,14 @@ class BatchTopK(AbstractSelection):
                 "threshold: expected one ≥ 0, as learning sets it by fit(..., "
                 f"after_update=SparseAutoencoderUpkeep()), got {self.threshold}."
             )
-        threshold = lax.stop_gradient(self.threshold).astype(activations.dtype)
+        activations = real_array("activations", activations, "units")
+        threshold = lax.stop_gradient(self.threshold)  # not rounded to the activations, which may be half
         code = jnp.where((activations >= threshold) & (activations > 0), activations, 0)
         return jnp.where(threshold >= 0, code, jnp.nan)
 
     def select_batch(self, activations):
         """Return max(a, 0) of the k·batch largest."""
-        return top_k_batch(jax.nn.relu(activations), self.k)
+        return top_k_batch(jax.nn.relu(real_array("activations", activations, "batch units")), self.k)
 
     def check_size(self, n_units):
         """Raise ``ValueError`` if k is larger than the number of units."""
@@ -225,8 +245,8 @@ class JumpReLU(AbstractSelection):
         Rajamanoharan et al. 2024.
     """
 
-    log_threshold: Float[Array, " units"]
-    bandwidth: Scalar | float = 0.05
+    log_threshold: Float[Array, " units"] = eqx.field(converter=partial(real_array, "log_threshold"))
+    bandwidth: Scalar | float = eqx.field(default=0.05, converter=setting("bandwidth"))
 
     def __check_init__(self):
         check_positive("bandwidth", self.bandwidth)
@@ -245,14 +265,19 @@ class JumpReLU(AbstractSelection):
 
     def __call__(self, activations):
         """Return the code of one datum."""
+        activations = real_array("activations", activations, "units")
         return jump_relu(activations, self._threshold(activations), self.bandwidth)
 
     def select_batch(self, activations):
         """Return the code of each datum."""
-        return jax.vmap(self)(activations)
+        return jax.vmap(self)(real_array("activations", activations, "batch units"))
 
     def n_active(self, activations: Units) -> Scalar:
-        """Count the units above their thresholds, with the pseudo-gradient −(1/ε)·[|a − threshold| < ε/2]."""
+        """Count the units above their thresholds, with the pseudo-gradient −(1/ε)·[|a − threshold| < ε/2].
+
+        In float32 at least, which half precision could not count in.
+        """
+        activations = at_least_single(real_array("activations", activations, "units"))
         return jnp.sum(_is_above(activations, self._threshold(activations), self.bandwidth))
 
     def _threshold(self, activations: Units) -> Units:

@@ -1,5 +1,6 @@
 """Sparse autoencoders of many units: the model, its objective, and the upkeep of its decoder."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,14 +9,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_rows, check_shape
-from .._precision import network_product
+from .._arrays import finite_rows, real_array
+from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_shape
+from .._precision import at_least_single, network_product
 from .._rows import unit_rows
 from .._terms import is_zero
 from .._types import Count, PRNGKey, Scalar
 from ..metrics import explained_variance, n_active
 from ..training import AbstractGradientObjective
-from ._layers import affine
+from ._layers import affine, vector
 from ._models import AbstractAutoencoder
 from ._objectives import check_data
 from ._selection import AbstractSelection, BatchTopK, JumpReLU, top_k
@@ -57,8 +59,8 @@ class SparseAutoencoder(AbstractAutoencoder):
     """
 
     encoder: eqx.nn.Linear
-    atoms: Float[Array, "units features"]
-    decoder_bias: Float[Array, " features"]
+    atoms: Float[Array, "units features"] = eqx.field(converter=partial(real_array, "atoms"))
+    decoder_bias: Float[Array, " features"] = eqx.field(converter=partial(real_array, "decoder_bias"))
     selection: AbstractSelection
 
     def __check_init__(self):
@@ -94,7 +96,7 @@ class SparseAutoencoder(AbstractAutoencoder):
             ValueError: for rows that are empty, not finite or not real; for k larger than ``n_units``.
         """
         check_at_least("n_units", n_units, 1)
-        rows = check_rows("data", data)
+        rows = finite_rows("data", data)
         atoms = unit_rows(jax.random.normal(key, (n_units, rows.shape[1]), rows.dtype))
         layer = eqx.nn.Linear(rows.shape[1], n_units, dtype=rows.dtype, key=key)
         bias = jnp.zeros(n_units, rows.dtype)
@@ -118,7 +120,7 @@ class SparseAutoencoder(AbstractAutoencoder):
 
     def activations(self, x: Features) -> Units:
         """Return (x − decoder_bias) @ weightᵀ + bias, before units are selected."""
-        check_shape("x", x, (self.n_features,), "a number for each feature of a datum")
+        x = vector("x", x, self.n_features, "a number for each feature of a datum")
         return affine(self.encoder, x - self.decoder_bias)
 
     def encode(self, x: Features) -> Units:
@@ -127,16 +129,17 @@ class SparseAutoencoder(AbstractAutoencoder):
 
     def decode(self, code: Units) -> Features:
         """Return code @ atoms + decoder_bias."""
-        check_shape("code", code, (self.n_code,), "a number for each unit")
+        code = vector("code", code, self.n_code, "a number for each unit")
         return network_product(code, self.atoms) + self.decoder_bias
 
 
 class SparseAutoencoderState(NamedTuple):
-    """What learning carries along.
+    """State of learning: use of the units, and the threshold.
 
     Attributes:
         n_unused_steps: for each unit, the steps since any datum used it.
-        threshold: the sliding mean of the smallest activation kept in a batch (`BatchTopK`).
+        threshold: the sliding mean of the smallest activation kept in a batch (`BatchTopK`), in float32 at
+            least: in half precision it would stop moving before it is there.
         n_steps: steps so far.
     """
 
@@ -199,7 +202,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
 
     def init(self, sae: SparseAutoencoder) -> SparseAutoencoderState:
         """Return the state to begin with: every unit counted as just used."""
-        zero = jnp.zeros((), sae.atoms.dtype)
+        zero = jnp.zeros((), jnp.promote_types(sae.atoms.dtype, jnp.float32))
         return SparseAutoencoderState(jnp.zeros(sae.n_code, jnp.int32), zero, jnp.int32(0))
 
     def check_data(self, model: SparseAutoencoder, data: Any) -> None:
@@ -223,6 +226,7 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
                 f"l0: expected 0 where units are not selected by JumpReLU, got {self.l0} with "
                 f"{type(model.selection).__name__}."
             )
+        batch = real_array("batch", batch, "batch features")
         output, gradient = eqx.filter_value_and_grad(self._loss, has_aux=True)(model, state, batch)
         # To first order a length is changed by the part along the atom alone.
         directions = unit_rows(model.atoms)
@@ -234,22 +238,21 @@ class SparseAutoencoderObjective(AbstractGradientObjective):
         activations = jax.vmap(model.activations)(batch)
         codes = model.selection.select_batch(activations)
         reconstructions = jax.vmap(model.decode)(codes)
-        errors = batch - reconstructions
+        errors = at_least_single(batch - reconstructions)
         squared = jnp.mean(jnp.sum(errors**2, axis=1))
         loss = squared
         if not is_zero(self.l1):
-            loss = loss + self.l1 * jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
+            loss = loss + self.l1 * jnp.mean(jnp.sum(jnp.abs(at_least_single(codes)), axis=1))
         if not is_zero(self.l0) and isinstance(model.selection, JumpReLU):
             loss = loss + self.l0 * jnp.mean(jax.vmap(model.selection.n_active)(activations))
         is_dead = state.n_unused_steps >= self.dead_after
         if not is_zero(self.auxiliary):
             loss = loss + self.auxiliary * self._left_over(model, activations, errors, is_dead)
-        mean = jnp.mean(batch, axis=0)
         metrics = {
             "squared_error": squared,
-            "explained_variance": explained_variance(batch - mean, reconstructions - mean),
+            "explained_variance": explained_variance(batch, reconstructions),
             "n_active": jnp.mean(n_active(codes)),
-            "dead_fraction": jnp.mean(is_dead, dtype=batch.dtype),
+            "dead_fraction": jnp.mean(is_dead, dtype=squared.dtype),
         }
         return loss, (_counted(state, codes), metrics)
 
@@ -284,7 +287,7 @@ def _counted(state: SparseAutoencoderState, codes: Array) -> SparseAutoencoderSt
 
 
 class SparseAutoencoderUpkeep(eqx.Module):
-    """What ``fit`` does after each update: atoms back to length 1, and the threshold of `BatchTopK`.
+    """Upkeep after each update of ``fit``: scale atoms to length 1 and set the threshold of `BatchTopK`.
 
     Pass it as ``after_update``.
     """

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rows
+from .._arrays import finite_rows
+from .._checks import check_at_least
 from .._types import PRNGKey
 from ..training import Checkpoint, History, fit
 from ._models import Autoencoder
@@ -21,7 +22,7 @@ __all__ = ["StackedAutoencoder", "fit_stacked_autoencoder"]
 
 
 class StackedAutoencoder(NamedTuple):
-    """What greedy learning leaves.
+    """The result of greedy learning.
 
     Attributes:
         autoencoder: all layers, one deep autoencoder: it encodes to the top and reconstructs through all.
@@ -80,7 +81,7 @@ def fit_stacked_autoencoder(
     """
     check_at_least("n_hidden: number of layers", len(n_hidden), 1)
     output = BernoulliOutput() if output is None else output
-    rows = check_rows("data", data, limits=output.limits)
+    rows = finite_rows("data", data, limits=output.limits)
     for size in n_hidden:
         check_at_least("n_hidden", size, 1)
     chosen = _objective_of_each(objectives, len(n_hidden))

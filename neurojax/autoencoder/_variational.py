@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._checks import check_at_least, check_limits, check_shape
+from .._arrays import check_same_shape, real_array
+from .._checks import check_at_least, check_limits, check_size
+from .._precision import at_least_single
 from .._types import PRNGKey, Scalar
-from ._layers import affine, check_layers, dense_layer, dense_layers, run_layers
+from ._layers import affine, check_layers, dense_layer, dense_layers, run_layers, vector
 from ._models import AbstractAutoencoder
 from ._outputs import AbstractOutput, BernoulliOutput
 
@@ -30,7 +32,7 @@ Code = Float[Array, " code"]
 
 
 class GaussianPosterior(NamedTuple):
-    """q(z | x): independent Gaussians.
+    """q(z | x): independent Gaussians. Densities and divergences are in float32 at least.
 
     Attributes:
         mean: of each latent unit.
@@ -42,22 +44,30 @@ class GaussianPosterior(NamedTuple):
 
     def sample(self, key: PRNGKey) -> Code:
         """Draw z = mean + scale·normal, which carries a gradient to both."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(self.log_scale) * noise
+        mean, log_scale = self._checked()
+        return mean + jnp.exp(log_scale) * jax.random.normal(key, mean.shape, mean.dtype)
 
     def log_density(self, z: Code) -> Scalar:
         """Compute log q(z | x) in nats."""
-        standard = (z - self.mean) * jnp.exp(-self.log_scale)
-        return jnp.sum(-0.5 * standard**2 - self.log_scale - 0.5 * jnp.log(2 * jnp.pi))
+        mean, log_scale = map(at_least_single, self._checked())
+        z = vector("z", z, len(mean), "a number for each latent unit")
+        standard = (z - mean) * jnp.exp(-log_scale)
+        return jnp.sum(-0.5 * standard**2 - log_scale - 0.5 * jnp.log(2 * jnp.pi))
 
     def unit_divergences(self) -> Code:
         """Compute KL(q(z | x) ‖ N(0, 1)) of each unit, ½(mean² + scale² − 1) − log scale, in nats."""
-        excess = jnp.expm1(2 * self.log_scale) - 2 * self.log_scale
-        return 0.5 * (self.mean**2 + excess)
+        mean, log_scale = map(at_least_single, self._checked())
+        excess = jnp.expm1(2 * log_scale) - 2 * log_scale
+        return 0.5 * (mean**2 + excess)
 
     def divergence(self) -> Scalar:
         """Compute KL(q(z | x) ‖ N(0, 1)), the sum over units, in nats."""
         return jnp.sum(self.unit_divergences())
+
+    def _checked(self) -> tuple[Code, Code]:
+        mean, log_scale = real_array("mean", self.mean, "code"), real_array("log_scale", self.log_scale)
+        check_same_shape("log_scale", log_scale, "mean", mean)
+        return mean, log_scale
 
 
 class VariationalAutoencoder(AbstractAutoencoder):
@@ -162,7 +172,7 @@ class VariationalAutoencoder(AbstractAutoencoder):
 
     def posterior(self, x: Features) -> GaussianPosterior:
         """Return q(z | x)."""
-        check_shape("x", x, (self.n_features,), "a number for each feature of a datum")
+        x = vector("x", x, self.n_features, "a number for each feature of a datum")
         both = affine(self.posterior_layer, run_layers(self.encoder, self.activation, x))
         return GaussianPosterior(both[: self.n_code], both[self.n_code :])
 
@@ -172,7 +182,7 @@ class VariationalAutoencoder(AbstractAutoencoder):
 
     def output_parameters(self, code: Code) -> Features:
         """Return the parameters of p(x | z)."""
-        check_shape("code", code, (self.n_code,), "a number for each latent unit")
+        code = vector("code", code, self.n_code, "a number for each latent unit")
         *hidden, last = self.decoder
         return affine(last, run_layers(hidden, self.activation, code))
 
@@ -185,10 +195,12 @@ class VariationalAutoencoder(AbstractAutoencoder):
         return self.decode(jax.random.normal(key, (self.n_code,), self.posterior_layer.weight.dtype))
 
 
-def _check_datum(vae: VariationalAutoencoder, x: Features) -> None:
-    """Raise ``ValueError`` for a concrete datum out of the output's range."""
+def _datum(vae: VariationalAutoencoder, x: Features) -> Features:
+    """Return a datum, or raise ``ValueError`` for one out of the output's range where values are known."""
+    x = vector("x", x, vae.n_features, "a number for each feature of a datum")
     if vae.limits is not None:
         check_limits("x", x, vae.limits)
+    return x
 
 
 def elbo(
@@ -214,7 +226,7 @@ def elbo(
         Kingma & Welling 2014, eq. 10.
     """
     check_at_least("n_samples", n_samples, 1)
-    _check_datum(vae, x)
+    x = _datum(vae, x)
     posterior = vae.posterior(x)
     zs = jax.vmap(posterior.sample)(jax.random.split(key, n_samples))
     losses = jax.vmap(lambda z: vae.output.negative_log_likelihood(vae.output_parameters(z), x))(zs)
@@ -225,6 +237,9 @@ def log_weights(
     vae: VariationalAutoencoder, x: Features, zs: Float[Array, "draws code"], posterior: GaussianPosterior
 ) -> Float[Array, " draws"]:
     """Compute log p(x, z) − log q(z | x) at each z, in nats."""
+    x = vector("x", x, vae.n_features, "a number for each feature of a datum")
+    zs = real_array("zs", zs, "draws code")
+    check_size("zs", zs, 1, vae.n_code, "numbers, one for each latent unit,")
     prior = GaussianPosterior(jnp.zeros_like(posterior.mean), jnp.zeros_like(posterior.mean))
 
     def weight(z):
@@ -254,7 +269,7 @@ def importance_weighted_bound(
         Burda, Grosse & Salakhutdinov 2016, Importance weighted autoencoders, eq. 8.
     """
     check_at_least("n_samples", n_samples, 1)
-    _check_datum(vae, x)
+    x = _datum(vae, x)
     posterior = vae.posterior(x)
     zs = jax.vmap(posterior.sample)(jax.random.split(key, n_samples))
     values = log_weights(vae, x, zs, posterior)
@@ -308,7 +323,7 @@ def log_likelihood(
     """
     check_at_least("n_samples", n_samples, 2)
     check_at_least("n_at_once", n_at_once, 1)
-    _check_datum(vae, x)
+    x = _datum(vae, x)
     n_at_once = min(n_at_once, n_samples)
     posterior = vae.posterior(x)
 
@@ -318,7 +333,7 @@ def log_likelihood(
         values = log_weights(vae, x, jax.vmap(posterior.sample)(keys), posterior)
         return _added(sums, jnp.where(numbers < n_samples, values, -jnp.inf))
 
-    nothing = jnp.zeros((), posterior.mean.dtype)
+    nothing = jnp.zeros((), jnp.promote_types(posterior.mean.dtype, jnp.float32))
     start = (jnp.full_like(nothing, -jnp.inf), nothing, nothing)
     largest, total, squares = lax.fori_loop(0, -(-n_samples // n_at_once), add, start)
     size = total**2 / squares

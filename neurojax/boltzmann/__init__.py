@@ -9,8 +9,9 @@ change under ``vmap``.
 
 What a likelihood is worth: up to 20 units on the smaller side `log_partition_exact` is the truth. Beyond,
 `log_partition_ais` is too low in expectation, so a likelihood from it flatters, and a small standard error
-proves nothing; `log_partition_reverse_ais` is too high in expectation if its samples are exact. Report
-both, the base rate they start from, and how the data were binarised.
+proves nothing; `log_partition_reverse_ais` is too high in expectation if its samples are exact.
+`log_partition_bracket` takes both and says if they have crossed, as samples of chains that have not mixed
+make them do. Report both, the base rate they start from, and how the data were binarized.
 
 Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -43,9 +44,11 @@ from ._likelihood import free_energy_gap, pseudo_log_likelihood, pseudo_log_like
 from ._models import AbstractRBM, BernoulliRBM, GaussianBernoulliRBM, PottsRBM
 from ._partition import (
     MOST_ENUMERATED_UNITS,
+    Bracket,
     Estimate,
     log_likelihood,
     log_partition_ais,
+    log_partition_bracket,
     log_partition_exact,
     log_partition_reverse_ais,
 )
@@ -65,6 +68,7 @@ __all__ = [
     "AbstractRBM",
     "AdversarialAccuracy",
     "BernoulliRBM",
+    "Bracket",
     "CentredGradient",
     "CentredState",
     "ContrastiveDivergence",
@@ -89,6 +93,7 @@ __all__ = [
     "hidden_probabilities",
     "log_likelihood",
     "log_partition_ais",
+    "log_partition_bracket",
     "log_partition_exact",
     "log_partition_reverse_ais",
     "mean_field_step",

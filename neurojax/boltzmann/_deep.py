@@ -14,7 +14,7 @@ from .._checks import check_at_least, check_size
 from .._random import bernoulli
 from .._types import PRNGKey
 from ..training import Checkpoint, fit
-from ._checks import check_data
+from ._checks import check_data, truth_array, visible_sample
 from ._energy import hidden_probabilities
 from ._labels import clamped_gibbs_step
 from ._learning import ContrastiveObjective
@@ -57,15 +57,19 @@ class DeepBeliefNetwork(eqx.Module):
         *below, top = self.machines
         return top.n_visible - below[-1].n_hidden if below else 0
 
-    def features(self, v: Float[Array, " visible"]) -> Float[Array, " top_visible"]:
+    def features(self, v: Float[ArrayLike, " visible"]) -> Float[Array, " top_visible"]:
         """Compute what the top machine sees of a datum: probabilities, passed upwards, without labels."""
+        v = visible_sample("v", self.machines[0], v)
         for machine in self.machines[:-1]:
             v = hidden_probabilities(machine, v)
         return v
 
-    def generate(self, top_visible: Float[Array, " top_visible"], key: PRNGKey) -> Float[Array, " visible"]:
+    def generate(
+        self, top_visible: Float[ArrayLike, " top_visible"], key: PRNGKey
+    ) -> Float[Array, " visible"]:
         """Draw downwards from the top machine's visible units; at the lowest layer return probabilities."""
         below = self.machines[:-1]
+        top_visible = visible_sample("top_visible", self.machines[-1], top_visible)
         value = top_visible[: below[-1].n_hidden] if below else top_visible
         for i, machine in reversed(list(enumerate(below))):
             mean = machine.visible_mean(machine.visible_input(value))
@@ -77,8 +81,8 @@ class DeepBeliefNetwork(eqx.Module):
         key: PRNGKey,
         *,
         n_steps: int,
-        init: Float[Array, " top_visible"] | None = None,
-        is_clamped: Bool[Array, " top_visible"] | None = None,
+        init: Float[ArrayLike, " top_visible"] | None = None,
+        is_clamped: Bool[ArrayLike, " top_visible"] | None = None,
     ) -> Float[Array, " visible"]:
         """Draw one sample: ``n_steps`` Gibbs transitions of the top machine, then downwards.
 
@@ -93,7 +97,9 @@ class DeepBeliefNetwork(eqx.Module):
         start_key, chain_key, down_key = jax.random.split(key, 3)
         if init is None:
             init = bernoulli(start_key, jnp.full(top.n_visible, 0.5, top.weights.dtype))
+        init = visible_sample("init", top, init).astype(top.weights.dtype)
         held = jnp.zeros(top.n_visible, bool) if is_clamped is None else is_clamped
+        held = truth_array("is_clamped", held, top.n_visible)
 
         def move(i, v):
             return clamped_gibbs_step(top, v, held, jax.random.fold_in(chain_key, i))
@@ -143,7 +149,7 @@ def fit_deep_belief_network(
     machines = []
     for i, size in enumerate(n_hidden):
         if labels is not None and i == len(n_hidden) - 1:
-            rows = jnp.concatenate([rows, labels], axis=1)
+            rows = jnp.concatenate([rows, labels.astype(rows.dtype)], axis=1)
         model_key, chain_key, fit_key = jax.random.split(jax.random.fold_in(key, i), 3)
         rbm = BernoulliRBM.from_data(rows, size, model_key)
         result = fit(

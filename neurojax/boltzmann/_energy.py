@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_real, check_shape
+from .._precision import at_least_single
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
-from ._checks import check_visible
+from ._checks import hidden_sample, visible_sample
 from ._models import AbstractRBM
 
 __all__ = [
@@ -22,9 +22,11 @@ __all__ = [
 
 Visible = Float[Array, " visible"]
 Hidden = Float[Array, " hidden"]
+VisibleLike = Float[ArrayLike, " visible"]
+HiddenLike = Float[ArrayLike, " hidden"]
 
 
-def energy(rbm: AbstractRBM, v: Visible, h: Hidden) -> Scalar:
+def energy(rbm: AbstractRBM, v: VisibleLike, h: HiddenLike) -> Scalar:
     """Compute E(v, h) = Σᵢ Aᵢ(vᵢ) − h·(hidden_bias + s(v) @ weights); −v@W@h − b·v − c·h for binary units.
 
     Args:
@@ -32,15 +34,18 @@ def energy(rbm: AbstractRBM, v: Visible, h: Hidden) -> Scalar:
         v: the visible units, one sample.
         h: the hidden units.
 
+    Returns:
+        A scalar, in float32 where units or parameters are of half precision.
+
     Raises:
         ValueError: at trace time, for sizes that are not the machine's.
     """
-    _check_sample("v", rbm, v)
-    _check_hidden(rbm, h)
+    v, h = visible_sample("v", rbm, v), hidden_sample("h", rbm, h)
+    rbm, v, h = at_least_single((rbm, v, h))
     return jnp.sum(rbm.visible_energies(v, rbm.visible_bias)) - jnp.sum(h * rbm.hidden_input(v))
 
 
-def free_energy(rbm: AbstractRBM, v: Visible) -> Scalar:
+def free_energy(rbm: AbstractRBM, v: VisibleLike) -> Scalar:
     """Compute F(v) = −log Σ_h exp(−E(v, h)) = Σᵢ Aᵢ(vᵢ) − Σⱼ softplus((hidden_bias + s(v) @ weights)ⱼ).
 
     log p(v) = −F(v) − log Z. The softplus never overflows.
@@ -48,6 +53,9 @@ def free_energy(rbm: AbstractRBM, v: Visible) -> Scalar:
     Args:
         rbm: the machine.
         v: the visible units, one sample.
+
+    Returns:
+        A scalar, in float32 where units or parameters are of half precision.
 
     Raises:
         ValueError: at trace time, for a size that is not the machine's.
@@ -62,37 +70,35 @@ def free_energy(rbm: AbstractRBM, v: Visible) -> Scalar:
         >>> round(float(free_energy(rbm, jnp.array([1.0, 0.0, 1.0]))), 4)  # -2 - 2 log 2
         -3.3863
     """
-    _check_sample("v", rbm, v)
-    return free_energies(rbm, v)
+    return free_energies(rbm, visible_sample("v", rbm, v))
 
 
 def free_energies(rbm: AbstractRBM, v: Float[Array, "*batch visible"]) -> Float[Array, "*batch"]:
-    """Return F of every sample, for any leading axes."""
+    """Return F of every sample, for any leading axes, in float32 at least."""
+    rbm, v = at_least_single((rbm, v))
     on = jnp.sum(jax.nn.softplus(rbm.hidden_input(v)), axis=-1)
     return jnp.sum(rbm.visible_energies(v, rbm.visible_bias), axis=-1) - on
 
 
-def hidden_probabilities(rbm: AbstractRBM, v: Visible) -> Hidden:
+def hidden_probabilities(rbm: AbstractRBM, v: VisibleLike) -> Hidden:
     """Compute p(hⱼ = 1 | v) = σ((hidden_bias + s(v) @ weights)ⱼ)."""
-    _check_sample("v", rbm, v)
-    return jax.nn.sigmoid(rbm.hidden_input(v))
+    return jax.nn.sigmoid(rbm.hidden_input(visible_sample("v", rbm, v)))
 
 
-def visible_probabilities(rbm: AbstractRBM, h: Hidden) -> Visible:
+def visible_probabilities(rbm: AbstractRBM, h: HiddenLike) -> Visible:
     """Compute E[v | h]: p(vᵢ = 1 | h) = σ((visible_bias + h @ weightsᵀ)ᵢ) of binary units.
 
     Of Gaussian units it is the mean, of categorical ones the probability of each state.
     """
-    _check_hidden(rbm, h)
-    return rbm.visible_mean(rbm.visible_input(h))
+    return rbm.visible_mean(rbm.visible_input(hidden_sample("h", rbm, h)))
 
 
-def sample_hidden(rbm: AbstractRBM, v: Visible, key: PRNGKey) -> Hidden:
+def sample_hidden(rbm: AbstractRBM, v: VisibleLike, key: PRNGKey) -> Hidden:
     """Draw h given v: each unit 1 with its `hidden_probabilities`."""
     return bernoulli(key, hidden_probabilities(rbm, v))
 
 
-def gibbs_step(rbm: AbstractRBM, v: Visible, key: PRNGKey) -> Visible:
+def gibbs_step(rbm: AbstractRBM, v: VisibleLike, key: PRNGKey) -> Visible:
     """Draw h given v, then v given h: one transition of the visible chain, which leaves p(v) as it is.
 
     A kernel for `neurojax.chains.sample_chain`, as ``lambda v, key: gibbs_step(rbm, v, key)``. In float32
@@ -111,20 +117,10 @@ def gibbs_step(rbm: AbstractRBM, v: Visible, key: PRNGKey) -> Visible:
     return rbm.sample_visible(rbm.visible_input(h), visible_key)
 
 
-def mean_field_step(rbm: AbstractRBM, v: Visible) -> Visible:
+def mean_field_step(rbm: AbstractRBM, v: VisibleLike) -> Visible:
     """Compute E[v | E[h | v]], the reconstruction of v without noise.
 
     Iterated it is mean-field inference: its fixed points are the stationary points of the mean-field free
     energy (there may be many).
     """
     return visible_probabilities(rbm, hidden_probabilities(rbm, v))
-
-
-def _check_sample(name: str, rbm: AbstractRBM, v) -> None:
-    check_visible(name, rbm, v)
-    check_shape(name, v, (rbm.n_visible,), "one sample (use vmap for many)")
-
-
-def _check_hidden(rbm: AbstractRBM, h) -> None:
-    check_real("h", h)
-    check_shape("h", h, (rbm.n_hidden,), "a number for each hidden unit of one sample (use vmap for many)")

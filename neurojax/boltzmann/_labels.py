@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from .._checks import check_at_least, check_rank, check_shape, is_concrete
+from .._arrays import real_array, whole_array
+from .._checks import check_at_least, check_shape, is_concrete
 from .._types import PRNGKey
-from ._checks import check_visible
+from ._checks import truth_array, visible_sample
 from ._energy import free_energies, gibbs_step
 from ._models import AbstractRBM
 
@@ -14,7 +16,7 @@ __all__ = ["append_labels", "clamped_gibbs_step", "class_log_probabilities"]
 
 
 def append_labels(
-    rows: Float[Array, "samples features"], labels: Int[Array, " samples"], n_classes: int
+    rows: Float[ArrayLike, "samples features"], labels: Int[ArrayLike, " samples"], n_classes: int
 ) -> Float[Array, "samples visible"]:
     """Put one unit a class behind each row, 1 at the row's label: data for a machine of features and classes.
 
@@ -24,22 +26,21 @@ def append_labels(
         n_classes: ≥ 2.
 
     Raises:
-        ValueError: for another number of labels than rows; for (concrete) labels outside 0 to n_classes − 1.
+        ValueError: for another number of labels than rows, and labels that are not integers; for (concrete)
+            labels outside 0 to n_classes − 1.
     """
     check_at_least("n_classes", n_classes, 2)
-    check_rank("rows", rows, "samples features")
+    rows, labels = real_array("rows", rows, "samples features"), whole_array("labels", labels)
     check_shape("labels", labels, rows.shape[:1], "one for each row")
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(f"labels: expected whole numbers, got dtype {jnp.result_type(labels)}.")
-    if is_concrete(labels) and labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
-        raise ValueError(
-            f"labels: expected 0 to {n_classes - 1} (n_classes), got {labels.min()} to {labels.max()}."
-        )
+    if is_concrete(labels) and labels.size:
+        least, most = np.min(np.asarray(labels)), np.max(np.asarray(labels))
+        if least < 0 or most >= n_classes:
+            raise ValueError(f"labels: expected 0 to {n_classes - 1} (n_classes), got {least} to {most}.")
     return jnp.concatenate([rows, jax.nn.one_hot(labels, n_classes, dtype=rows.dtype)], axis=1)
 
 
 def clamped_gibbs_step(
-    rbm: AbstractRBM, v: Float[Array, " visible"], is_clamped: Bool[Array, " visible"], key: PRNGKey
+    rbm: AbstractRBM, v: Float[ArrayLike, " visible"], is_clamped: Bool[ArrayLike, " visible"], key: PRNGKey
 ) -> Float[Array, " visible"]:
     """Take a `gibbs_step` that leaves the clamped units as they are: it samples the others given these.
 
@@ -58,13 +59,12 @@ def clamped_gibbs_step(
         >>> jax.jit(clamped_gibbs_step)(rbm, v, is_label, jax.random.key(0)).tolist()[2:]
         [0.0, 1.0]
     """
-    check_visible("v", rbm, v)
-    check_shape("is_clamped", is_clamped, (rbm.n_visible,), "a truth value for each visible unit")
-    return jnp.where(is_clamped, v, gibbs_step(rbm, v, key))
+    v = visible_sample("v", rbm, v)
+    return jnp.where(truth_array("is_clamped", is_clamped, rbm.n_visible), v, gibbs_step(rbm, v, key))
 
 
 def class_log_probabilities(
-    rbm: AbstractRBM, features: Float[Array, " features"], n_classes: int
+    rbm: AbstractRBM, features: Float[ArrayLike, " features"], n_classes: int
 ) -> Float[Array, " classes"]:
     """Compute log p(class | features) exactly, for a machine whose last units say the class.
 
@@ -83,7 +83,7 @@ def class_log_probabilities(
         Larochelle & Bengio 2008, Classification using discriminative restricted Boltzmann machines, eq. 2.
     """
     check_at_least("n_classes", n_classes, 2)
-    shape = (rbm.n_visible - n_classes,)
+    shape, features = (rbm.n_visible - n_classes,), real_array("features", features)
     check_shape("features", features, shape, f"{rbm.n_visible} visible units less {n_classes} classes")
     rows = jnp.broadcast_to(features, (n_classes, features.shape[0]))
     v = jnp.concatenate([rows, jnp.eye(n_classes, dtype=features.dtype)], axis=1)

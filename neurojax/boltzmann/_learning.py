@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_nonnegative, check_share
-from .._precision import product
+from .._checks import check_nonnegative, check_rank, check_share
+from .._precision import at_least_single, product
 from .._terms import activity_divergence, is_zero
 from .._trees import constant
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective, AbstractObjective
-from ._checks import check_data, check_visible
+from ._checks import check_data, number, visible_array, visible_sample
 from ._energy import free_energies
 from ._models import AbstractRBM
 from ._phases import AbstractNegativePhase, PersistentContrastiveDivergence
@@ -57,9 +57,9 @@ class ContrastiveObjective(AbstractObjective):
     """
 
     negative_phase: AbstractNegativePhase = PersistentContrastiveDivergence()
-    weight_decay: Float[Array, ""] | float = 0.0
-    sparsity: Float[Array, ""] | float = 0.0
-    sparsity_target: Float[Array, ""] | float = 0.1
+    weight_decay: Float[Array, ""] | float = eqx.field(default=0.0, converter=number("weight_decay"))
+    sparsity: Float[Array, ""] | float = eqx.field(default=0.0, converter=number("sparsity"))
+    sparsity_target: Float[Array, ""] | float = eqx.field(default=0.1, converter=number("sparsity_target"))
 
     def __check_init__(self):
         check_nonnegative("weight_decay", self.weight_decay)
@@ -81,21 +81,21 @@ class ContrastiveObjective(AbstractObjective):
         self, model: AbstractRBM, state: Any, batch: Rows, key: PRNGKey
     ) -> tuple[Scalar, tuple[Any, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
-        check_visible("data", model, batch)
-        batch = batch.astype(model.weights.dtype)
+        batch = visible_array("data", model, batch).astype(model.weights.dtype)
+        check_rank("data", batch, "batch visible")
         samples, state, metrics = self.negative_phase.draw(constant(model), state, batch, key)
         data_energy = jnp.mean(free_energies(model, batch))
         loss = data_energy - jnp.mean(free_energies(model, samples))
-        hidden = jax.nn.sigmoid(model.hidden_input(batch))
+        hidden = at_least_single(jax.nn.sigmoid(model.hidden_input(batch)))
         if not is_zero(self.weight_decay):
-            loss = loss + 0.5 * self.weight_decay * jnp.sum(model.weights**2)
+            loss = loss + 0.5 * self.weight_decay * jnp.sum(at_least_single(model.weights) ** 2)
         if not is_zero(self.sparsity):
             loss = loss + self.sparsity * activity_divergence(self.sparsity_target, jnp.mean(hidden, axis=0))
         return loss, (state, {"free_energy": data_energy, "hidden_activity": jnp.mean(hidden), **metrics})
 
 
 class CentredState(NamedTuple):
-    """What centred learning carries along.
+    """State of centered learning: the chains and the offsets.
 
     Attributes:
         chains: the state of the objective that is centred.
@@ -128,18 +128,18 @@ class CentredGradient(AbstractGradientObjective):
     """
 
     objective: ContrastiveObjective = ContrastiveObjective()
-    offset_rate: Float[Array, ""] | float = 0.01
+    offset_rate: Float[Array, ""] | float = eqx.field(default=0.01, converter=number("offset_rate"))
 
     def __check_init__(self):
         check_share("offset_rate", self.offset_rate)
 
     def init(
-        self, rbm: AbstractRBM, n_chains: int, key: PRNGKey, *, data_mean: Float[Array, " visible"]
+        self, rbm: AbstractRBM, n_chains: int, key: PRNGKey, *, data_mean: Float[ArrayLike, " visible"]
     ) -> CentredState:
         """Return fresh chains, offsets at the data's mean and the hidden units' probabilities there."""
-        mean = jnp.asarray(data_mean, rbm.weights.dtype)
-        check_visible("data_mean", rbm, mean)
-        hidden = jax.nn.sigmoid(rbm.hidden_input(mean))
+        mean, single = visible_sample("data_mean", rbm, data_mean), at_least_single(rbm)
+        mean = mean.astype(single.weights.dtype)
+        hidden = jax.nn.sigmoid(single.hidden_input(mean))
         return CentredState(self.objective.init(rbm, n_chains, key), mean, hidden)
 
     def check_data(self, model: AbstractRBM, data: Any) -> None:
@@ -155,11 +155,13 @@ class CentredGradient(AbstractGradientObjective):
                 "state: expected CentredState, from objective.init(rbm, n_chains, key, data_mean=...), "
                 f"got {type(state).__name__}."
             )
+        batch = visible_array("data", model, batch)
         output, gradient = eqx.filter_value_and_grad(self.objective, has_aux=True)(
             model, state.chains, batch, key
         )
         loss, (chains, metrics) = output
-        batch = batch.astype(model.weights.dtype)
+        # The offsets of a machine of half precision are float32: a sliding mean would come to rest in it.
+        model, batch = at_least_single((model, batch.astype(model.weights.dtype)))
         gradient = centred(gradient, model.scaled(state.visible_offset), state.hidden_offset)
         rate = self.offset_rate
         hidden_mean = jnp.mean(jax.nn.sigmoid(model.hidden_input(batch)), axis=0)
@@ -170,6 +172,7 @@ class CentredGradient(AbstractGradientObjective):
 
 def centred(gradient: AbstractRBM, visible_offset: Array, hidden_offset: Array) -> AbstractRBM:
     """Return the centred gradient of a plain one, for offsets s(μ) and λ."""
+    plain, gradient = gradient, at_least_single(gradient)
     weights = (
         gradient.weights
         - jnp.outer(gradient.visible_bias, hidden_offset)
@@ -177,6 +180,6 @@ def centred(gradient: AbstractRBM, visible_offset: Array, hidden_offset: Array) 
     )
     visible_bias = gradient.visible_bias - product(weights, hidden_offset)
     hidden_bias = gradient.hidden_bias - product(visible_offset, weights)
-    return eqx.tree_at(
-        lambda g: (g.weights, g.visible_bias, g.hidden_bias), gradient, (weights, visible_bias, hidden_bias)
-    )
+    parts = (weights, visible_bias, hidden_bias)
+    gradient = eqx.tree_at(lambda g: (g.weights, g.visible_bias, g.hidden_bias), gradient, parts)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), gradient, plain)

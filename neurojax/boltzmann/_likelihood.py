@@ -1,17 +1,22 @@
 """Measures of how well a machine fits data that need no partition function."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jax import Array
+from jaxtyping import ArrayLike, Float
 
+from .._checks import check_shape
+from .._precision import at_least_single
 from .._types import PRNGKey, Scalar
-from ._checks import check_data, check_states
-from ._energy import free_energies, free_energy
+from ._checks import check_data, state_array
+from ._energy import free_energies
 from ._models import AbstractRBM
 
 __all__ = ["free_energy_gap", "pseudo_log_likelihood", "pseudo_log_likelihood_exact"]
 
-Visible = Float[Array, " visible"]
+Visible = Float[ArrayLike, " visible"]
 
 
 def pseudo_log_likelihood(rbm: AbstractRBM, v: Visible, key: PRNGKey, *, is_per_unit: bool = False) -> Scalar:
@@ -33,10 +38,9 @@ def pseudo_log_likelihood(rbm: AbstractRBM, v: Visible, key: PRNGKey, *, is_per_
     Reference:
         Besag 1975; the one-unit estimate: deep-learning tutorials, RBM.
     """
-    _check_binary(rbm, v)
+    rbm, v = at_least_single((rbm, _binary_sample(rbm, v)))
     i = jax.random.randint(key, (), 0, rbm.n_visible)
-    flipped = v.at[i].set(1 - v[i])
-    log_probability = jax.nn.log_sigmoid(free_energy(rbm, flipped) - free_energy(rbm, v))
+    log_probability = _log_conditionals(rbm, v, i)
     return log_probability if is_per_unit else rbm.n_visible * log_probability
 
 
@@ -54,12 +58,8 @@ def pseudo_log_likelihood_exact(rbm: AbstractRBM, v: Visible, *, is_per_unit: bo
     Raises:
         ValueError: as `pseudo_log_likelihood`.
     """
-    _check_binary(rbm, v)
-    hidden_input = rbm.hidden_input(v)
-    change = 1 - 2 * v
-    flipped = jax.nn.softplus(hidden_input + change[:, None] * rbm.weights)
-    gain = jnp.sum(flipped - jax.nn.softplus(hidden_input), axis=1) + change * rbm.visible_bias
-    total = jnp.sum(jax.nn.log_sigmoid(-gain))
+    rbm, v = at_least_single((rbm, _binary_sample(rbm, v)))
+    total = jnp.sum(_log_conditionals(rbm, v, slice(None)))
     return total / rbm.n_visible if is_per_unit else total
 
 
@@ -82,7 +82,19 @@ def free_energy_gap(
     return jnp.mean(free_energies(rbm, validation)) - jnp.mean(free_energies(rbm, train))
 
 
-def _check_binary(rbm: AbstractRBM, v) -> None:
+def _log_conditionals(rbm: AbstractRBM, v: Array, units: Any) -> Array:
+    """Return log p(unit | all others) of some units of v, from the change of F when each flips."""
+    flipped, hidden_input = 1 - v, rbm.hidden_input(v)
+    change = (rbm.scaled(flipped) - rbm.scaled(v))[units]
+    hidden = jax.nn.softplus(hidden_input + change[..., None] * rbm.weights[units])
+    energies = rbm.visible_energies(v, rbm.visible_bias) - rbm.visible_energies(flipped, rbm.visible_bias)
+    gain = jnp.sum(hidden - jax.nn.softplus(hidden_input), axis=-1) + energies[units]
+    return jax.nn.log_sigmoid(-gain)
+
+
+def _binary_sample(rbm: AbstractRBM, v) -> Array:
     if not rbm.is_binary:
         raise ValueError(f"rbm: expected binary visible units, got {type(rbm).__name__}.")
-    check_states("v", rbm, v)
+    v = state_array("v", rbm, v)
+    check_shape("v", v, (rbm.n_visible,), "one sample (use vmap for many)")
+    return v

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .._checks import check_at_least, check_positive, check_rank, check_real, check_shape, is_concrete
-from .._precision import product
+from .._arrays import real_array
+from .._checks import check_at_least, check_positive, check_shape, is_concrete
+from .._precision import at_least_single, product
 from .._random import bernoulli
 from .._types import PRNGKey
-from ._checks import check_data
+from ._checks import check_data, visible_array
 
 __all__ = ["AbstractRBM", "BernoulliRBM", "GaussianBernoulliRBM", "PottsRBM"]
 
@@ -47,10 +48,15 @@ class AbstractRBM(eqx.Module):
 
     def hidden_input(self, v: Visible) -> Hidden:
         """Return hidden_bias + s(v) @ weights, the log-odds of the hidden units given v."""
-        return self.hidden_bias + product(self.scaled(v), self.weights)
+        return self.hidden_bias + product(self.scaled(visible_array("v", self, v)), self.weights)
 
     def visible_input(self, h: Hidden) -> Visible:
         """Return visible_bias + h @ weightsᵀ, which fixes the visible units' distribution given h."""
+        h = real_array("h", h)
+        if h.ndim == 0 or h.shape[-1] != self.n_hidden:
+            raise ValueError(
+                f"h: expected {self.n_hidden} numbers, one for each hidden unit, got shape {h.shape}."
+            )
         return self.visible_bias + product(h, self.weights.T)
 
     @abstractmethod
@@ -97,10 +103,7 @@ def _initialise(rbm: AbstractRBM, weights, visible_bias, hidden_bias) -> None:
         ("visible_bias", visible_bias, "visible"),
         ("hidden_bias", hidden_bias, "hidden"),
     ):
-        array = jnp.asarray(value)
-        check_rank(name, array, axes)
-        check_real(name, array)
-        setattr(rbm, name, array)
+        setattr(rbm, name, real_array(name, value, axes))
     n_visible, n_hidden = rbm.weights.shape
     if not n_visible or not n_hidden:
         raise ValueError(f"weights: expected at least one unit on each side, got shape {rbm.weights.shape}.")
@@ -195,8 +198,8 @@ class BernoulliRBM(_AbstractDiscreteRBM):
         """Return the log-odds of the units' means, (Σ v + pseudo_count)/(n + 2·pseudo_count)."""
         data = check_data("data", data, self, self.visible_limits)
         check_positive("pseudo_count", pseudo_count)
-        on = jnp.sum(data, axis=0) + pseudo_count
-        return jnp.log(on) - jnp.log(data.shape[0] + 2 * pseudo_count - on)
+        on = jnp.sum(at_least_single(data), axis=0) + pseudo_count
+        return (jnp.log(on) - jnp.log(data.shape[0] + 2 * pseudo_count - on)).astype(data.dtype)
 
 
 class GaussianBernoulliRBM(AbstractRBM):
@@ -244,10 +247,15 @@ class GaussianBernoulliRBM(AbstractRBM):
         low, high = variance_bounds
         if not 0 < low < high < np.inf:
             raise ValueError(f"variance_bounds: expected 0 < low < high, got {variance_bounds}.")
-        variance = jnp.broadcast_to(jnp.asarray(variance, self.weights.dtype), self.visible_bias.shape)
-        if is_concrete(variance) and not bool(jnp.all((variance > low) & (variance < high))):
+        variance = at_least_single(real_array("variance", variance))
+        if variance.ndim:
+            check_shape(
+                "variance", variance, self.visible_bias.shape, "a number or one for each visible unit"
+            )
+        if is_concrete(variance) and not np.all((np.asarray(variance) > low) & (np.asarray(variance) < high)):
             raise ValueError(f"variance: expected numbers inside {variance_bounds} (variance_bounds).")
-        self.variance_logit = jnp.log(variance - low) - jnp.log(high - variance)
+        logit = jnp.log(variance - low) - jnp.log(high - variance)
+        self.variance_logit = jnp.broadcast_to(logit.astype(self.weights.dtype), self.visible_bias.shape)
         self.variance_bounds = (float(low), float(high))
 
     @classmethod
@@ -264,8 +272,9 @@ class GaussianBernoulliRBM(AbstractRBM):
         data = check_data("data", data)
         weights = _small_weights(key, data.shape[1], n_hidden, data.dtype, scale)
         low, high = variance_bounds
-        variance = jnp.clip(jnp.var(data, axis=0), 1.01 * low, 0.99 * high)
-        bias = jnp.mean(data, axis=0)
+        rows = at_least_single(data)
+        variance = jnp.clip(jnp.var(rows, axis=0), 1.01 * low, 0.99 * high)
+        bias = jnp.mean(rows, axis=0).astype(data.dtype)
         return cls(weights, bias, jnp.zeros_like(weights[0]), variance, variance_bounds=variance_bounds)
 
     @property
@@ -303,7 +312,8 @@ class GaussianBernoulliRBM(AbstractRBM):
     def base_visible_bias(self, data, pseudo_count=1.0):
         """Return the units' means; ``pseudo_count`` has no part in it."""
         del pseudo_count
-        return jnp.mean(check_data("data", data, self), axis=0)
+        data = check_data("data", data, self)
+        return jnp.mean(at_least_single(data), axis=0).astype(data.dtype)
 
 
 class PottsRBM(_AbstractDiscreteRBM):
@@ -384,8 +394,8 @@ class PottsRBM(_AbstractDiscreteRBM):
         """Return the logarithms of the states' frequencies at each site."""
         data = check_data("data", data, self, self.visible_limits)
         check_positive("pseudo_count", pseudo_count)
-        counts = jnp.sum(data, axis=0) + pseudo_count
-        return jnp.log(counts) - jnp.log(data.shape[0] + self.n_states * pseudo_count)
+        counts = jnp.sum(at_least_single(data), axis=0) + pseudo_count
+        return (jnp.log(counts) - jnp.log(data.shape[0] + self.n_states * pseudo_count)).astype(data.dtype)
 
     def sites(self, v: Visible) -> Float[Array, "*batch sites states"]:
         """Return v with an axis of sites and one of states."""

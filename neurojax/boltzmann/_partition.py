@@ -5,26 +5,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
+from .._arrays import real_array
 from .._checks import check_at_least
-from .._precision import product
+from .._compensated import exact_sum
+from .._precision import at_least_single, product
 from .._types import PRNGKey, Scalar
-from ._checks import check_states
-from ._energy import free_energy
+from ._checks import state_array, visible_sample
+from ._energy import free_energies
 from ._models import AbstractRBM, BernoulliRBM
-from ._path import TemperedPath
+from ._path import TemperedPath, tempered_path
 
 __all__ = [
     "MOST_ENUMERATED_UNITS",
+    "Bracket",
     "Estimate",
     "log_likelihood",
     "log_partition_ais",
+    "log_partition_bracket",
     "log_partition_exact",
     "log_partition_reverse_ais",
 ]
 
 MOST_ENUMERATED_UNITS = 20  # on the smaller side of a machine
+_CROSSED_ERRORS = 3  # standard errors beyond which a bracket counts as crossed
 _BLOCK_UNITS = 10  # states are enumerated in blocks of 2¹⁰
 
 
@@ -34,7 +39,9 @@ class Estimate(NamedTuple):
     Attributes:
         value: in nats.
         standard_error: of the value, in nats, from the spread of the chains' weights: std(w)/(mean(w)·√n). It
-            knows nothing of modes that no chain has visited.
+            knows nothing of modes that no chain has visited. Over redrawn keys ± 1.96 of it held the truth in
+            94 % of runs where nearly all of 50 chains counted, in 92 % where 30 did, and in 87 % (reverse:
+            79 %) where 11 did: where few count it is too small, and it is never above 1.
         effective_sample_size: (Σw)²/Σw², from 1 to the number of chains.
     """
 
@@ -43,7 +50,29 @@ class Estimate(NamedTuple):
     effective_sample_size: Scalar
 
 
-def log_likelihood(rbm: AbstractRBM, v: Float[Array, " visible"], log_partition: Scalar) -> Scalar:
+class Bracket(NamedTuple):
+    """Bounds of log Z that hold in expectation, from annealing both ways.
+
+    Attributes:
+        lower: annealed importance sampling; E[lower] ≤ log Z.
+        upper: its reverse; E[upper] ≥ log Z for exact samples.
+        gap: upper.value − lower.value, in nats.
+        gap_standard_error: √(lower.standard_error² + upper.standard_error²), in nats.
+        is_crossed: whether the gap lies below zero by more than three of its standard errors (and more than
+            rounding). Exact samples do not do that: those given come from chains that have not mixed, and
+            neither bound holds.
+    """
+
+    lower: Estimate
+    upper: Estimate
+    gap: Scalar
+    gap_standard_error: Scalar
+    is_crossed: Bool[Array, ""]
+
+
+def log_likelihood(
+    rbm: AbstractRBM, v: Float[ArrayLike, " visible"], log_partition: Float[ArrayLike, ""]
+) -> Scalar:
     """Compute log p(v) = −F(v) − log Z in nats, for one sample.
 
     Args:
@@ -54,8 +83,8 @@ def log_likelihood(rbm: AbstractRBM, v: Float[Array, " visible"], log_partition:
     Raises:
         ValueError: for binary or categorical units whose (concrete) values are no states.
     """
-    check_states("v", rbm, v)
-    return -free_energy(rbm, v) - log_partition
+    v = visible_sample("v", rbm, state_array("v", rbm, v))
+    return -free_energies(rbm, v) - real_array("log_partition", log_partition, "")
 
 
 def log_partition_exact(rbm: AbstractRBM) -> Scalar:
@@ -87,7 +116,7 @@ def log_partition_exact(rbm: AbstractRBM) -> Scalar:
         )
     if n < rbm.n_hidden:
         rbm = BernoulliRBM(rbm.weights.T, rbm.hidden_bias, rbm.visible_bias)
-    n_block = min(n, _BLOCK_UNITS)
+    rbm, n_block = at_least_single(rbm), min(n, _BLOCK_UNITS)
 
     @jax.checkpoint
     def log_sum(start):
@@ -95,11 +124,8 @@ def log_partition_exact(rbm: AbstractRBM) -> Scalar:
         terms = product(h, rbm.hidden_bias) + rbm.visible_log_partition(rbm.visible_input(h))
         return jax.nn.logsumexp(terms)
 
-    def add(total, start):
-        return jnp.logaddexp(total, log_sum(start)), None
-
-    starts = jnp.arange(2 ** (n - n_block)) * 2**n_block
-    return lax.scan(add, log_sum(starts[0]), starts[1:])[0]
+    # The blocks are added once, not one to another: each addition to log Z would round it.
+    return jax.nn.logsumexp(lax.map(log_sum, jnp.arange(2 ** (n - n_block)) * 2**n_block))
 
 
 def _states(index: Array, n_units: int, dtype) -> Float[Array, "states units"]:
@@ -111,7 +137,7 @@ def log_partition_ais(
     rbm: AbstractRBM,
     key: PRNGKey,
     *,
-    base_visible_bias: Float[Array, " visible"],
+    base_visible_bias: Float[ArrayLike, " visible"],
     n_chains: int = 100,
     n_temperatures: int = 1000,
 ) -> Estimate:
@@ -123,7 +149,9 @@ def log_partition_ais(
 
     **What it bounds.** E[Ẑ] = Z, so E[log Ẑ] ≤ log Z: an estimate tends to be too low, and a likelihood
     from it too high. AIS flatters. Where the chains miss modes it can be nats off while the standard error
-    looks small; compare `log_partition_reverse_ais`.
+    looks small; compare `log_partition_reverse_ais`, which `log_partition_bracket` does. A reverse estimate
+    that lies *below* this one by more than three standard errors says that its samples come from chains
+    that have not mixed.
 
     Args:
         rbm: the machine.
@@ -152,7 +180,7 @@ def log_partition_ais(
         3.4657
     """
     check_at_least("n_chains", n_chains, 2)
-    path = TemperedPath(rbm, jnp.asarray(base_visible_bias, rbm.weights.dtype))
+    path = tempered_path(rbm, base_visible_bias)
     start_key, key = jax.random.split(key)
     v = path.sample_base(start_key, (n_chains,))
     log_weights = _anneal(path, v, key, n_temperatures, is_reverse=False)
@@ -161,10 +189,10 @@ def log_partition_ais(
 
 def log_partition_reverse_ais(
     rbm: AbstractRBM,
-    samples: Float[Array, "chains visible"],
+    samples: Float[ArrayLike, "chains visible"],
     key: PRNGKey,
     *,
-    base_visible_bias: Float[Array, " visible"],
+    base_visible_bias: Float[ArrayLike, " visible"],
     n_temperatures: int = 1000,
 ) -> Estimate:
     """Estimate log Z by annealing backwards, from samples of the machine to independent units.
@@ -173,8 +201,9 @@ def log_partition_reverse_ais(
     sample.
 
     **What it bounds.** For exact samples E[mean w] = Z₀/Z, so E[log Ẑ] ≥ log Z: with `log_partition_ais` it
-    makes a bracket, though in expectation only. Samples from chains that have not mixed can put it on either
-    side: it bounds no better than they are drawn.
+    makes a bracket (`log_partition_bracket`), though in expectation only. Samples from chains that have not
+    mixed can put it on either side: it bounds no better than they are drawn. An estimate that lies *below*
+    that of `log_partition_ais` by more than three standard errors shows that they have not.
 
     Args:
         rbm: the machine.
@@ -192,12 +221,60 @@ def log_partition_reverse_ais(
         Burda, Grosse & Salakhutdinov 2015, Accurate and conservative estimates of MRF log-likelihood using
         reverse annealing.
     """
-    check_states("samples", rbm, samples)
+    samples = state_array("samples", rbm, samples)
     if samples.ndim != 2 or len(samples) < 2:
         raise ValueError(f"samples: expected at least 2 rows (samples visible), got shape {samples.shape}.")
-    path = TemperedPath(rbm, jnp.asarray(base_visible_bias, rbm.weights.dtype))
-    log_weights = _anneal(path, samples.astype(rbm.weights.dtype), key, n_temperatures, is_reverse=True)
+    path = tempered_path(rbm, base_visible_bias)
+    log_weights = _anneal(path, samples.astype(path.rbm.weights.dtype), key, n_temperatures, is_reverse=True)
     return _estimate(log_weights, path.log_partition_base(), -1)
+
+
+def log_partition_bracket(
+    rbm: AbstractRBM,
+    samples: Float[ArrayLike, "chains visible"],
+    key: PRNGKey,
+    *,
+    base_visible_bias: Float[ArrayLike, " visible"],
+    n_chains: int = 100,
+    n_temperatures: int = 1000,
+) -> Bracket:
+    """Estimate log Z from both sides: by annealed importance sampling, and by its reverse from samples.
+
+    The key is split in two, the first for `log_partition_ais`, the second for `log_partition_reverse_ais`. A
+    narrow bracket that is not crossed is no proof: chains of both can miss the same modes.
+
+    Args:
+        rbm: the machine.
+        samples: as in `log_partition_reverse_ais`.
+        key: a typed PRNG key.
+        base_visible_bias: as in `log_partition_ais`.
+        n_chains: of annealed importance sampling, ≥ 2; the reverse has one for each sample.
+        n_temperatures: of both.
+
+    Raises:
+        ValueError: as the two estimates.
+
+    Reference:
+        Grosse, Ghahramani & Adams 2015, Sandwiching the marginal likelihood using bidirectional Monte Carlo.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from neurojax.boltzmann import BernoulliRBM, log_partition_bracket
+        >>> rbm = BernoulliRBM(jnp.full((8, 2), 6.0), jnp.full(8, -6.0), jnp.array([-22.0, -22.0]))
+        >>> off, zero = jnp.zeros((50, 8)), jnp.zeros(8)
+        >>> bracket = jax.jit(log_partition_bracket)(rbm, off, jax.random.key(0), base_visible_bias=zero)
+        >>> bool(bracket.is_crossed)  # from samples of one mode, all units off, and not the likelier: all on
+        True
+    """
+    forward_key, reverse_key = jax.random.split(key)
+    shared = {"base_visible_bias": base_visible_bias, "n_temperatures": n_temperatures}
+    lower = log_partition_ais(rbm, forward_key, n_chains=n_chains, **shared)
+    upper = log_partition_reverse_ais(rbm, samples, reverse_key, **shared)
+    gap, error = upper.value - lower.value, jnp.hypot(lower.standard_error, upper.standard_error)
+    start = tempered_path(rbm, base_visible_bias).log_partition_base()
+    size = jnp.abs(start) + jnp.maximum(jnp.abs(lower.value), jnp.abs(upper.value))
+    rounding = 4 * jnp.finfo(size.dtype).eps * size
+    return Bracket(lower, upper, gap, error, gap < -(_CROSSED_ERRORS * error + rounding))
 
 
 def _anneal(path: TemperedPath, v, key: PRNGKey, n_temperatures: int, *, is_reverse: bool) -> Array:
@@ -210,13 +287,17 @@ def _anneal(path: TemperedPath, v, key: PRNGKey, n_temperatures: int, *, is_reve
         return 1 - share if is_reverse else share
 
     def move(i, carry):
-        v, log_weights = carry
+        v, log_weights, lost = carry
         hidden_input = path.rbm.hidden_input(v)
-        log_weights = log_weights + path.log_ratio(v, hidden_input, beta(i), beta(i + 1))
-        return path.step(v, hidden_input, beta(i + 1), jax.random.fold_in(key, i)), log_weights
+        log_ratios = path.log_ratio(v, hidden_input, beta(i), beta(i + 1))
+        # Thousands of small terms: what rounding takes from each sum is kept.
+        log_weights, error = exact_sum(log_weights, log_ratios)
+        v = path.step(v, hidden_input, beta(i + 1), jax.random.fold_in(key, i))
+        return v, log_weights, lost + error
 
     zeros = jnp.zeros(v.shape[0], v.dtype)
-    return lax.fori_loop(0, last, move, (v, zeros))[1]
+    _, log_weights, lost = lax.fori_loop(0, last, move, (v, zeros, zeros))
+    return log_weights + lost
 
 
 def _estimate(log_weights: Array, log_partition_base: Array, sign: int) -> Estimate:

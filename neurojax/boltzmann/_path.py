@@ -3,14 +3,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_finite, check_real, check_shape
+from .._arrays import real_array
+from .._checks import check_finite, check_shape
+from .._precision import at_least_single
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
 from ._models import AbstractRBM
 
-__all__ = ["TemperedPath"]
+__all__ = ["TemperedPath", "tempered_path"]
 
 Visible = Float[Array, "*batch visible"]
 Hidden = Float[Array, "*batch hidden"]
@@ -34,15 +36,15 @@ class TemperedPath(eqx.Module):
     rbm: AbstractRBM
     base_visible_bias: Float[Array, " visible"]
 
-    def __check_init__(self):
-        bias = self.base_visible_bias
-        check_real("base_visible_bias", bias)
-        check_shape("base_visible_bias", bias, (self.rbm.n_visible,), "a number for each visible unit")
-        check_finite("base_visible_bias", bias)
-
     def log_ratio(self, v: Visible, hidden_input: Hidden, start: Beta, end: Beta) -> Float[Array, "*batch"]:
-        """Return F_start(v) − F_end(v), summed over the units' own differences: exact for close β."""
-        hidden = jax.nn.softplus(_times(end, hidden_input)) - jax.nn.softplus(_times(start, hidden_input))
+        """Return F_start(v) − F_end(v), summed over the units' own differences.
+
+        softplus(βx) = β·max(x, 0) + log(1 + exp(−β|x|)): the first part is linear in β, and the second at
+        most log 2, so that nothing large cancels between two β that are close.
+        """
+        size = jnp.abs(hidden_input)
+        bounded = [jnp.log1p(jnp.exp(-_times(beta, size))) for beta in (start, end)]
+        hidden = _times(end - start, jax.nn.relu(hidden_input)) + (bounded[1] - bounded[0])
         energies = self.rbm.visible_energies
         visible = energies(v, self._bias(start)) - energies(v, self._bias(end))
         return jnp.sum(hidden, axis=-1) + jnp.sum(visible, axis=-1)
@@ -73,6 +75,18 @@ class TemperedPath(eqx.Module):
 
     def _bias(self, beta):
         return self.base_visible_bias + _times(beta, self.rbm.visible_bias - self.base_visible_bias)
+
+
+def tempered_path(rbm: AbstractRBM, base_visible_bias: Float[ArrayLike, " visible"]) -> TemperedPath:
+    """Return the way to a machine from a base; in float32 where the machine is of half precision.
+
+    Raises:
+        ValueError: for a base of another size, and a concrete one that is not finite.
+    """
+    rbm, base = at_least_single(rbm), real_array("base_visible_bias", base_visible_bias)
+    check_shape("base_visible_bias", base, (rbm.n_visible,), "a number for each visible unit")
+    check_finite("base_visible_bias", base)
+    return TemperedPath(rbm, base.astype(rbm.weights.dtype))
 
 
 def _times(beta, values):

@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import check_at_least
 from .._random import bernoulli
 from .._types import PRNGKey, Scalar
+from ._checks import real_converter
 from ._models import AbstractRBM
-from ._path import TemperedPath
+from ._path import TemperedPath, tempered_path
 
 __all__ = [
     "AbstractNegativePhase",
@@ -145,7 +146,9 @@ class ParallelTempering(AbstractNegativePhase):
         Desjardins et al. 2010, Tempered Markov chain Monte Carlo for training of RBMs.
     """
 
-    base_visible_bias: Float[Array, " visible"]
+    base_visible_bias: Float[ArrayLike, " visible"] = eqx.field(
+        converter=real_converter("base_visible_bias", "visible")
+    )
     n_temperatures: int = eqx.field(default=10, static=True)
     n_steps: int = eqx.field(default=1, static=True)
 
@@ -162,20 +165,21 @@ class ParallelTempering(AbstractNegativePhase):
     def draw(self, rbm, state, batch, key):
         """Return the visible units at β = 1 after the sweeps."""
         _check_chains(state, Replicas, (self.n_temperatures, rbm.n_hidden))
-        path = TemperedPath(rbm, jnp.asarray(self.base_visible_bias, rbm.weights.dtype))
-        beta = jnp.linspace(0, 1, self.n_temperatures, dtype=rbm.weights.dtype)[:, None]
-        v = jnp.zeros((*state.hidden.shape[:2], rbm.n_visible), rbm.weights.dtype)
+        path = tempered_path(rbm, self.base_visible_bias)
+        dtype = path.rbm.weights.dtype
+        beta = jnp.linspace(0, 1, self.n_temperatures, dtype=dtype)[:, None]
+        v = jnp.zeros((*state.hidden.shape[:2], rbm.n_visible), dtype)
 
         def move(i, carry):
             _, replicas, _ = carry
             keys = jax.random.split(jax.random.fold_in(key, i), 3)
             v = path.sample_visible(replicas.hidden, beta, keys[0])
             v, hidden_input, exchanged = _exchange(path, v, beta, replicas.n_sweeps, keys[1])
-            hidden = path.sample_hidden(hidden_input, beta, keys[2])
+            hidden = path.sample_hidden(hidden_input, beta, keys[2]).astype(state.hidden.dtype)
             return v, Replicas(hidden, replicas.n_sweeps + 1), exchanged
 
         v, state, exchanged = _repeat(self.n_steps, move, (v, state, jnp.zeros((), v.dtype)))
-        return v[-1], state, {"exchanged": exchanged}
+        return v[-1].astype(rbm.weights.dtype), state, {"exchanged": exchanged}
 
 
 def _exchange(path: TemperedPath, v, beta, n_sweeps, key) -> tuple[Array, Array, Scalar]:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_size
-from .._precision import product
+from .._precision import at_least_single, product
+from .._rows import unit_of
 from .._types import Scalar
 from ._checks import check_data
 
@@ -51,10 +52,19 @@ def adversarial_accuracy(
     check_size("samples", samples, 1, data.shape[1], "features, as data,")
     if len(data) < 2:
         raise ValueError(f"data: expected at least 2 rows, got shape {data.shape}.")
-    across = _squared_distances(data, samples)
-    own_data = _share(jnp.min(across, axis=1), _nearest_other(data))
-    own_samples = _share(jnp.min(across, axis=0), _nearest_other(samples))
+    real, drawn = _in_their_own_unit(data, samples)
+    across = _squared_distances(real, drawn)
+    own_data = _share(jnp.min(across, axis=1), _nearest_other(real))
+    own_samples = _share(jnp.min(across, axis=0), _nearest_other(drawn))
     return AdversarialAccuracy((own_data + own_samples) / 2, own_data, own_samples)
+
+
+@jax.jit
+def _in_their_own_unit(data: Array, samples: Array) -> tuple[Array, Array]:
+    """Return both sets in a unit whose squares are finite: a power of two, which rounds nothing."""
+    data, samples = at_least_single((data, samples))
+    unit = jnp.maximum(unit_of(data), unit_of(samples))
+    return data / unit, samples / unit
 
 
 def _share(to_other: Array, to_own: Array) -> Scalar:
@@ -68,7 +78,7 @@ def _nearest_other(rows: Array) -> Array:
 
 @jax.jit
 def _squared_distances(rows: Array, others: Array) -> Array:
-    # About a row, so that a common offset does not cancel; binary rows stay whole numbers, and exact.
+    # About a row, so that a common offset does not cancel; binary rows stay multiples of the unit, and exact.
     rows, others = rows - rows[0], others - rows[0]
     squares = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)
     return squares - 2 * product(rows, others.T)

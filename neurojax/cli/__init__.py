@@ -1,8 +1,12 @@
 """The command line: ``neurojax COMMAND [flags]``, a file a command."""
 
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from .._terminal import tell
+from ._continuation import OF_DEVICES, continuing_command, let_go, terminable
 
 __all__ = ["main"]
 
@@ -15,8 +19,6 @@ _COMMANDS = {
 }
 
 _ON_ONE_DEVICE = ("decode", "encode")
-_OF_DEVICES = ("--devices", "--distributed", "--model-devices")
-_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,36 +42,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"neurojax {__version__}")
         return 0
     if name not in _COMMANDS:
-        print(f"neurojax: command: expected one of {', '.join(_COMMANDS)}, got {name!r}.", file=sys.stderr)
+        tell(f"neurojax: command: expected one of {', '.join(_COMMANDS)}, got {name!r}.")
         return 2
-    asked = next((word.split("=")[0] for word in rest if word.split("=")[0] in _OF_DEVICES), None)
+    asked = next((word.split("=")[0] for word in rest if word.split("=")[0] in OF_DEVICES), None)
     if name in _ON_ONE_DEVICE and asked is not None:
         able = ", ".join(other for other in _COMMANDS if other not in _ON_ONE_DEVICE)
-        print(f"neurojax {name}: {asked}: expected one of {able}, got {name}.", file=sys.stderr)
+        tell(f"neurojax {name}: {asked}: expected one of {able}, got {name}.")
         return 2
-    # Imported when asked for, so that --help does not wait for JAX.
-    command = importlib.import_module(f".{_COMMANDS[name][0]}", __name__)
-    return _run(name, command.main, rest)
+    return _run(name, rest)
 
 
-def _run(name: str, command: Callable[[Sequence[str]], None], words: Sequence[str]) -> int:
-    """Return the exit status of a command, having said what went wrong."""
-    from ..distributed import is_main_process
-    from ..training import TerminatedError
-
+def _run(name: str, words: Sequence[str]) -> int:
+    """Return the exit status of a command, having said what went wrong and how to go on."""
     try:
-        command(words)
-    except TerminatedError as error:  # which has said itself that all is saved
-        if is_main_process():
-            print(f"neurojax {name}: --resume {error.folder} goes on from there.", file=sys.stderr)
-        return int(error.code or 0)
+        with terminable():
+            # Imported when asked for, so that --help does not wait for JAX.
+            importlib.import_module(f".{_COMMANDS[name][0]}", __name__).main(words)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        print(f"neurojax {name}: {error}", file=sys.stderr)
+        tell(f"neurojax {name}: {error}")
         return 2 if isinstance(error, ValueError | OSError) else 1
     except KeyboardInterrupt:
-        print(f"\nneurojax {name}: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
-        return _INTERRUPTED
+        _say_how_to_go_on(name, words, "interrupted")
+        return 128 + signal.SIGINT  # as a shell reports it
+    except SystemExit as error:
+        if error.code != 128 + signal.SIGTERM:
+            raise
+        _say_how_to_go_on(name, words, "terminated")
+        return 128 + signal.SIGTERM
+    finally:
+        let_go()
     return 0
+
+
+def _say_how_to_go_on(name: str, words: Sequence[str], what: str) -> None:
+    from ..distributed import is_main_process
+
+    if not is_main_process():
+        return
+    command = continuing_command(name, words)
+    if command is None:
+        begins = "goes on" if any(word.split("=")[0] == "--resume" for word in words) else "begins again"
+        tell(f"neurojax {name}: {what} before anything was saved; the same command {begins}.")
+    else:
+        tell(f"neurojax {name}: {what}. This goes on: {command}")
 
 
 def _usage() -> str:

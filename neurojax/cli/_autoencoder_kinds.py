@@ -1,4 +1,4 @@
-"""What the settings of ``neurojax autoencoder`` stand for: the data, and each kind's model and objective."""
+"""Kinds of ``neurojax autoencoder``: the data, and each kind's model and objective, from the settings."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from .._random import bernoulli
 from ..runs import RunFolder
 from ..training import History
 from ._autoencoder_settings import Settings, known
-from ._settings import image_shape, read_rows_file
+from ._devices import say
+from ._settings import check_file_settings, describe_rows, image_shape, read_rows_file
 
 __all__ = [
     "Learner",
@@ -60,7 +61,7 @@ class Rows(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """What ``fit`` is given.
+    """The arguments of ``fit``.
 
     Attributes:
         model: as learning starts; of the stacked kind the classifier, or the whole stack.
@@ -87,7 +88,9 @@ def is_binary(settings: Settings) -> bool:
 
 def read_rows(settings: Settings, key: Array) -> Rows:
     """Load the rows, whiten or draw them as asked, and check what depends on how many there are."""
+    check_file_settings(settings.data, _SETS)
     parts, labels = _read(settings)
+    say(f"data: {describe_rows(parts)}")
     shape = image_shape(parts[0].shape[1:])
     train, held_out = (part.reshape(len(part), -1) for part in parts)
     batch_size = known(settings.learning.batch_size)
@@ -115,7 +118,9 @@ def _read(settings: Settings) -> tuple[list[Array], list[Array] | None]:
         splits = [load("train"), load("test")]
         return [split.images for split in splits], [split.labels for split in splits]
     is_bounded = settings.model.output == "bernoulli"
-    values = read_rows_file(Path(settings.data.data), _SETS, is_bounded=is_bounded, has_colour=True)
+    values = read_rows_file(
+        Path(settings.data.data), _SETS, name=settings.data.array, is_bounded=is_bounded, has_colour=True
+    )
     n_held_out = len(values) // 8
     return [values[:-n_held_out], values[-n_held_out:]], None
 

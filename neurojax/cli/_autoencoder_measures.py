@@ -1,4 +1,4 @@
-"""What a run of ``neurojax autoencoder`` is measured by at the end."""
+"""Measures at the end of a run of ``neurojax autoencoder``."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ _ACTIVE_VARIANCE = 0.01  # of a posterior mean over data, in the variances of th
 
 
 class Trained(NamedTuple):
-    """What a run has learned.
+    """The models that a run has learned.
 
     Attributes:
         autoencoder: as it is at the end; of the stacked kind fine-tuned with labels, as it was before.
@@ -48,7 +48,7 @@ def measure(settings: Settings, trained: Trained, rows: Rows, key: Array) -> dic
     """Return what ``results.json`` holds.
 
     Costs are means over rows of sums over features; "training" is of as many training rows as are held out.
-    The explained variance is that about the mean of the training rows.
+    The explained variance is that of the rows about their own mean.
     """
     is_squared = settings.model.output != "bernoulli" and settings.model.kind != "variational"
     measured: dict[str, Any] = {
@@ -70,7 +70,7 @@ def measure(settings: Settings, trained: Trained, rows: Rows, key: Array) -> dic
         ("training", seen_training, keys[1]),
     ):
         if trained.has_reconstructed:
-            measured[name] |= _reconstruction(settings, trained, part, rows.train, part_key)
+            measured[name] |= _reconstruction(settings, trained, part, part_key)
     if settings.model.kind == "variational":
         measured["held_out"] |= _likelihood(settings, trained.autoencoder, rows.held_out, keys[2])
     if trained.classifier is not None:
@@ -88,9 +88,7 @@ def _n_parameters(trained: Trained) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(chosen, eqx.is_inexact_array)))
 
 
-def _reconstruction(
-    settings: Settings, trained: Trained, part: Array, train: Array, key: Array
-) -> dict[str, float]:
+def _reconstruction(settings: Settings, trained: Trained, part: Array, key: Array) -> dict[str, float]:
     """Return the cost and what is said beside it, for one part of the data."""
     model, kind = trained.autoencoder, settings.model.kind
     corruption_key, bound_key = jax.random.split(key)
@@ -113,8 +111,7 @@ def _reconstruction(
         values["dead_fraction"] = metrics.dead_fraction(codes)
         if settings.sparse.selection == "kl":
             values["activity"] = jnp.mean(_codes(model, part))
-    mean = jnp.mean(train, axis=0)
-    values["explained_variance"] = metrics.explained_variance(part - mean, reconstructions - mean)
+    values["explained_variance"] = metrics.explained_variance(part, reconstructions)
     return {name: float(value) for name, value in values.items()}
 
 

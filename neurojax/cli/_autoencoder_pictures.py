@@ -16,9 +16,11 @@ from ..runs import RunFolder
 from ._autoencoder_kinds import Rows
 from ._autoencoder_measures import Trained, posterior_statistics, sparse_codes, spectra
 from ._autoencoder_settings import Settings
+from ._figures import name_of, save_figures
 
 __all__ = ["draw"]
 
+_NAMES = {"digits": "bundled MNIST digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 _MOST_FILTERS = 100
 _MOST_LATENT = 10
 _N_PAIRS, _N_TRIPLES, _N_COLUMNS = 40, 3, 10
@@ -47,8 +49,10 @@ def draw(run: RunFolder, settings: Settings, trained: Trained, rows: Rows, key: 
         figures["spectrum"] = _spectrum(trained, rows)
     if kind == "sparse":
         figures["activity"] = _activity(settings, model, rows)
-    for name, figure in figures.items():
-        figure.savefig(run.picture_path(name), dpi=150)
+    name = name_of(settings.data.data, _NAMES) + (", whitened" if settings.data.whiten else "")
+    numbers = f"{len(rows.train):,} training and {len(rows.held_out):,} held-out rows"
+    updates = f"{len(trained.history):,} updates on batches of {settings.learning.batch_size}"
+    save_figures(run, figures, f"{name}; {kind} autoencoder; {numbers}; {updates}")
 
 
 @eqx.filter_jit
@@ -71,20 +75,48 @@ def _images(rows: Rows, values: Any) -> np.ndarray:
 
 
 def _filters(settings: Settings, trained: Trained, rows: Rows) -> Figure:
-    figure = Figure((7, 7.25), layout="constrained")
-    model, what = trained.autoencoder, "weights"
-    if isinstance(model, ae.SparseAutoencoder):
-        filters, what = model.atoms, "decoder atoms"
-    elif isinstance(model, ae.VariationalAutoencoder):
-        filters = (*model.encoder, model.posterior_layer)[0].weight
-    elif trained.classifier is not None:
-        filters, what = trained.classifier.layers[0].weight, "fine-tuned weights"
-    else:
-        filters = model.encoder[0].weight
-    n_shown = f"{_MOST_FILTERS} of {len(filters)}" if len(filters) > _MOST_FILTERS else f"{len(filters)}"
-    ax = plotting.atom_grid(np.asarray(filters)[:_MOST_FILTERS], rows.image_shape, figure.subplots())
-    ax.set_title(f"{what} of {n_shown} units, each scaled alone; 0 is mid-grey")
+    """Draw filters before and after learning, those first that learning has turned the most.
+
+    Where units are many, most keep the random weights that they began with, and look like noise to the end.
+    """
+    model = trained.autoencoder if trained.classifier is None else trained.classifier
+    before, after = (np.asarray(_weights(part)) for part in (trained.first, model))
+    overlap = _cosines(before, after)
+    shown = np.argsort(overlap, kind="stable")[:_MOST_FILTERS]
+    figure = Figure((13, 7.25), layout="constrained")
+    phase = "fine-tuning" if trained.layer_histories else "learning"
+    what = "decoder atoms" if isinstance(model, ae.SparseAutoencoder) else "weights"
+    number = f"{len(shown)} of {len(after)}" if len(shown) < len(after) else f"{len(after)}"
+    for ax, filters, name in zip(
+        figure.subplots(1, 2), (before, after), (f"before {phase}", f"after {phase}"), strict=True
+    ):
+        plotting.atom_grid(filters[shown], rows.image_shape, ax).set_title(
+            f"{what} of {number} units, {name}"
+        )
+    figure.suptitle(
+        f"each scaled alone, 0 is mid-gray; the units that {phase} has turned the most come first\n"
+        f"median cosine between a filter before and after it: {np.median(overlap):.2f}",
+        fontsize=10,
+    )
     return figure
+
+
+def _weights(model: Any) -> Array:
+    """Return the filters of the first layer, or the atoms of a sparse autoencoder."""
+    match model:
+        case ae.SparseAutoencoder():
+            return model.atoms
+        case ae.VariationalAutoencoder():
+            return (*model.encoder, model.posterior_layer)[0].weight
+        case ae.Classifier():
+            return model.layers[0].weight
+        case _:
+            return model.encoder[0].weight
+
+
+def _cosines(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    return np.sum(before * after, axis=1) / np.where(lengths > 0, lengths, 1)
 
 
 def _reconstructions(settings: Settings, trained: Trained, rows: Rows, key: Array) -> Figure:

@@ -21,25 +21,25 @@ class Model:
     """The autoencoder."""
 
     kind: Kind = "plain"
-    """Which member of the family."""
+    """The member of the family."""
     n_hidden: tuple[int, ...] | None = None
     """Units of each hidden layer, the last being the code (variational: before the latent units); by default
     500, 500 500 (stacked), 1000 (sparse; 200 with --selection kl), 400 (variational)."""
     tied: bool = True
     """Whether the decoder's weights are the encoder's; not for variational, nor sparse but with kl."""
     activation: Activation | None = None
-    """Of hidden units; by default sigmoid, tanh for variational. Sparse units are chosen by --selection."""
+    """Activation of hidden units; by default sigmoid, tanh for variational. Sparse units: see --selection."""
     decoder_activation: Activation | None = None
-    """Of the decoder's hidden layers, where there are several layers; by default that of the encoder."""
+    """Activation of the decoder's hidden layers, where there are several; by default the encoder's."""
     output: Literal["bernoulli", "gaussian"] | None = None
-    """What the data are: probabilities of binary units, whose cost is the cross-entropy in nats, or real
+    """The kind of data: probabilities of binary units, whose cost is the cross-entropy in nats, or real
     numbers, whose cost is the squared error (variational: nats, one standard deviation learned). By default
     bernoulli, gaussian for whitened data and for sparse."""
 
 
 @dataclass(frozen=True)
 class Learning:
-    """How it is learned."""
+    """Settings of learning."""
 
     n_steps: int | None = None
     """Number of updates, for stacked those of fine-tuning; by default a number that takes some 20 seconds."""
@@ -61,7 +61,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class Denoising:
-    """What is done to the data before they are encoded (denoising, and stacked while it is pretrained)."""
+    """Corruption of the data before they are encoded (denoising, and stacked while it is pretrained)."""
 
     corruption: Literal["masking", "salt-and-pepper", "gaussian", "bit-flip"] = "masking"
     """Numbers become 0; become 0 or 1; get noise added; or x becomes 1 - x."""
@@ -87,13 +87,13 @@ class Stacked:
     pretraining_steps: int = 2500
     """Updates of each layer then; unlike n-steps they cannot grow in a resumed run."""
     finetuning: Literal["labels", "reconstruction"] | None = None
-    """What all layers learn together at the end: to classify, or to reconstruct; by default labels, where the
-    data have them."""
+    """Fine-tuning of all layers together at the end, to classify or to reconstruct; by default labels, where
+    the data have them."""
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """Which units are active (sparse)."""
+    """Selection of the active units (sparse)."""
 
     selection: Literal["topk", "batch-topk", "jump-relu", "relu-l1", "kl"] = "topk"
     """The k largest of each datum, or of a batch on average; those above learned thresholds; those above 0,
@@ -131,7 +131,7 @@ class Variational:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How the likelihood is measured at the end (variational); a resumed run may change it."""
+    """Settings of the final likelihood estimate (variational); a resumed run may change them."""
 
     likelihood_samples: int = 500
     """Samples a datum."""
@@ -144,12 +144,14 @@ class Data:
     """The rows. Those held out are the test rows of a set, or the last eighth of a file."""
 
     data: str = "digits"
-    """digits (5,000 and 1,000 of MNIST, bundled), mnist, cifar10, or a path to an .npy or .npz file of rows
-    or images: numbers in [0, 1] (any for gaussian outputs), or bytes."""
+    """digits (5,000 and 1,000 of MNIST, bundled), mnist, cifar10, or a path to an .npy, .npz or .mat file of
+    rows or images: numbers in [0, 1] (any for gaussian outputs), bool, or integers of 8 or 16 bits."""
+    array: str | None = None
+    """Name of the array, in an .npz or .mat file with several."""
     whiten: bool = False
     """Whiten (ZCA) by the training rows."""
     whitening_ridge: float = 1e-3
-    """What is added to each variance when whitening, as a share of the largest."""
+    """Share of the largest variance that is added to each when whitening."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """``neurojax decode``: what was shown, read from a population by many decoders, cross-validated."""
 
 import json
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from .. import neural_coding as nc
 from ..convergence import Status
 from ..neural_coding import AbstractDecoder, AngleBins, CrossValidation
-from ..runs import RunFolder, plain_settings
+from ..runs import RunFolder
 from ._decode_networks import (
     Learned,
     Scaling,
@@ -29,7 +28,7 @@ from ._decode_networks import (
 from ._decode_pictures import Decoded, draw
 from ._decode_settings import NETWORKS, Settings, check, chosen_decoders, make_decoder, network_of
 from ._neural_data import Responses, angle_bins, read_responses
-from ._settings import parse, start_run, table, write_json
+from ._settings import is_progress_shown, parse, plain_data, start_run, table, write_json
 
 __all__ = ["main"]
 
@@ -38,7 +37,7 @@ _COLUMNS = ("median error", "mean error", "median, 180°", "mean, 180°", "corre
 
 
 class Answers(NamedTuple):
-    """What a decoder said, and what it took."""
+    """The answers of a decoder, and the time it took."""
 
     held_out: CrossValidation
     seconds: float
@@ -99,7 +98,7 @@ def _decoder(name: str, settings: Settings, responses: Responses, bins: AngleBin
 
 def _identity(settings: Settings, **more: Any) -> str:
     """Return, as text, what decides a result; one that was written by other settings is made anew."""
-    decisive = {"data": plain_settings(settings.data), "seed": settings.learning.seed, **more}
+    decisive = {"data": plain_data(settings.data), "seed": settings.learning.seed, **more}
     return json.dumps(decisive, sort_keys=True)
 
 
@@ -107,7 +106,7 @@ def _answers(
     settings: Settings, run: RunFolder, decoders: dict[str, AbstractDecoder], responses: Responses, splits
 ) -> dict[str, Answers]:
     """Cross-validate each decoder, or take what the run has of it already."""
-    is_shown = sys.stderr.isatty() if settings.output.progress is None else settings.output.progress
+    is_shown = is_progress_shown(settings.output)
     answers, true = {}, np.asarray(responses.angles_degrees, float)
     for name, decoder in tqdm(decoders.items(), disable=not is_shown, unit="decoder"):
         path = run.path / "decoders" / f"{name}.npz"
@@ -169,7 +168,7 @@ def _network(
 def _chance(
     settings: Settings, run: RunFolder, responses: Responses, bins: AngleBins, splits, key: Array
 ) -> dict[str, Any]:
-    """Return what knowing nothing scores: for a guess at random, and measured by permutation."""
+    """Return the scores of a guess at random, and of a decoder under permuted angles."""
     period, n = responses.period_degrees, settings.decoding.n_permutations
     n_shown = len(np.unique(np.asarray(bins.index(responses.angles_degrees))))
     chance: dict[str, Any] = {"median_error": period / 4, "fraction_correct": 1 / n_shown}
@@ -200,7 +199,7 @@ def _chance(
 def _measure(
     responses: Responses, bins: AngleBins, answers: dict[str, Answers], chance: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what ``results.json`` holds: means over folds with standard errors, errors in degrees."""
+    """Return what ``results.json`` holds: scores over held-out trials with standard errors, in degrees."""
     periods = (360, 180) if responses.period_degrees == 360 else (180,)
     scores = {}
     for name, (held_out, seconds) in answers.items():
@@ -263,8 +262,8 @@ def _summary(
             f"{_CHANCE_DECODER}"
         )
     lines["errors"] = (
-        f"absolute, on a circle of {responses.period_degrees:g}°; ± standard error over "
-        f"{measured['n_folds']} folds"
+        f"absolute, on a circle of {responses.period_degrees:g}°, of all trials held out in one of "
+        f"{measured['n_folds']} folds; ± standard error over recordings of as many trials"
     )
     start = (bins.start_degrees + bins.width_degrees / 2) % bins.period_degrees
     lines["bins"] = f"{bins.n_bins} of {bins.width_degrees:g}°, the first round {start:g}°"

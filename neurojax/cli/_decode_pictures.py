@@ -5,21 +5,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import neural_coding as nc
 from .. import plotting
 from ..neural_coding import AngleBins, CrossValidation
 from ..runs import RunFolder
-from ._decode_networks import Learned, Scaling
+from ._decode_network_pictures import network_figures
+from ._decode_networks import Learned
+from ._figures import grid, save_figures
 from ._neural_data import Responses
 
 __all__ = ["Decoded", "draw", "tuning_bins"]
 
 _MOST_BINS, _SMOOTHING_DEGREES = 60, 5.0
 _N_CURVES, _N_GRID = 4, 15
-_N_COLUMNS = 4
 _N_FINE = 181
 
 
@@ -62,16 +62,21 @@ def draw(run: RunFolder, decoded: Decoded) -> None:
         "circle": _circle(decoded),
         "confusion": _confusion(decoded),
     }
-    if decoded.networks:
-        figures |= {
-            "losses": _losses(decoded.networks),
-            "input_weights": _input_weights(decoded.networks, preferred),
-            "input_weights_penalties": _penalties(decoded.networks, preferred),
-            "output_weights": _output_weights(decoded.networks),
-            "hidden_tuning": _hidden_tuning(decoded, bins),
-        }
-    for name, figure in figures.items():
-        figure.savefig(run.picture_path(name), dpi=110)
+    figures |= network_figures(
+        decoded.networks, responses, decoded.train, decoded.test, preferred=preferred, bins=bins
+    )
+    n_trials, n_neurons = responses.responses.shape
+    data = (
+        f"{responses.name}; {n_trials} trials, {n_neurons} neurons; decoders on held-out trials of "
+        f"{_n_folds(decoded)} folds; networks learned from {len(decoded.train)} trials, tested on "
+        f"{len(decoded.test)}"
+    )
+    save_figures(run, figures, data, dpi=110)
+
+
+def _n_folds(decoded: Decoded) -> int:
+    answer = next(iter(decoded.answers.values()))
+    return int(np.max(answer.fold)) + 1
 
 
 def tuning_bins(bins: AngleBins, responses: Responses) -> AngleBins:
@@ -86,16 +91,6 @@ def tuning_bins(bins: AngleBins, responses: Responses) -> AngleBins:
     ):
         n_bins -= 1
     return bins if repeated else AngleBins(max(n_bins, 2), period)
-
-
-def _grid(n_panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    n_columns = min(n_panels, _N_COLUMNS)
-    n_rows = -(-n_panels // n_columns)
-    figure = Figure((width * n_columns, height * n_rows), layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax in axes[n_panels:]:
-        ax.remove()
-    return figure, axes[:n_panels]
 
 
 def _responses(responses: Responses, preferred: np.ndarray) -> Figure:
@@ -157,10 +152,11 @@ def _tuning(responses: Responses, curves: np.ndarray, bins: AngleBins) -> Figure
 def _standard_errors(responses: Responses, bins: AngleBins) -> np.ndarray:
     """Return those of tuning curves; NaN in a bin with one trial."""
     binned = nc.bin_responses(responses.responses, responses.angles_degrees, bins)
-    squares = nc.bin_responses(responses.responses**2, responses.angles_degrees, bins).responses
+    index = np.asarray(bins.index(responses.angles_degrees))
+    residuals = np.asarray(responses.responses, np.float64) - np.asarray(binned.responses, np.float64)[index]
+    squares = nc.bin_responses(residuals**2, responses.angles_degrees, bins).responses
     n_trials = np.asarray(binned.n_trials)[:, None].astype(float)
-    spread = np.maximum(np.asarray(squares - binned.responses**2), 0)
-    return np.sqrt(spread / np.where(n_trials > 1, n_trials - 1, np.nan)).T
+    return np.sqrt(np.asarray(squares) / np.where(n_trials > 1, n_trials - 1, np.nan)).T
 
 
 def _tuning_grid(decoded: Decoded, curves: np.ndarray, bins: AngleBins) -> Figure:
@@ -205,12 +201,13 @@ def _scores(measured: dict[str, Any]) -> Figure:
             ax,
             chance=measured["chance"][chance],
             quantity=quantity,
+            is_log=kind.startswith("median") and all(score["value"] > 0 for score in scores),
         )
     return figure
 
 
 def _decoded(decoded: Decoded) -> Figure:
-    figure, axes = _grid(len(decoded.answers), 3.6, 3.8)
+    figure, axes = grid(len(decoded.answers), 3.6, 3.8)
     for ax, (name, answer) in zip(axes, decoded.answers.items(), strict=True):
         edges = decoded.bins.edges_degrees if _is_of_classes(answer, decoded.bins) else None
         plotting.decoded_against_true(
@@ -225,8 +222,8 @@ def _decoded(decoded: Decoded) -> Figure:
 
 def _is_of_classes(answer: CrossValidation, bins: AngleBins) -> bool:
     """Return whether all answers are centres of bins."""
-    predicted = answer.predicted_degrees[:, None]
-    apart = np.abs(np.asarray(nc.circular_difference(predicted, bins.centers_degrees, bins.period_degrees)))
+    predicted, centers = answer.predicted_degrees[:, None], bins.centers_degrees[None]
+    apart = np.abs(np.asarray(nc.circular_difference(predicted, centers, bins.period_degrees)))
     return bool(np.all(apart.min(axis=1) < 1e-3))
 
 
@@ -236,7 +233,7 @@ def _sizes(answer: CrossValidation) -> np.ndarray:
 
 
 def _errors(decoded: Decoded) -> Figure:
-    figure, axes = _grid(len(decoded.answers), 3.8, 3.1)
+    figure, axes = grid(len(decoded.answers), 3.8, 3.1)
     for ax, (name, answer) in zip(axes, decoded.answers.items(), strict=True):
         period = answer.period_degrees
         plotting.error_against_angle(
@@ -250,14 +247,14 @@ def _errors(decoded: Decoded) -> Figure:
 
 
 def _error_histogram(decoded: Decoded) -> Figure:
-    figure, axes = _grid(len(decoded.answers), 3.8, 3.1)
+    figure, axes = grid(len(decoded.answers), 3.8, 3.1)
     for ax, (name, answer) in zip(axes, decoded.answers.items(), strict=True):
         plotting.error_histogram(_sizes(answer), ax, period_degrees=answer.period_degrees).set_title(name)
     return figure
 
 
 def _circle(decoded: Decoded) -> Figure:
-    figure, axes = _grid(len(decoded.answers), 4.4, 3.9)
+    figure, axes = grid(len(decoded.answers), 4.4, 3.9)
     for ax, (name, answer) in zip(axes, decoded.answers.items(), strict=True):
         plotting.decoded_on_circle(
             answer.true_degrees, answer.predicted_degrees, ax, period_degrees=answer.period_degrees
@@ -268,78 +265,11 @@ def _circle(decoded: Decoded) -> Figure:
 
 
 def _confusion(decoded: Decoded) -> Figure:
-    figure, axes = _grid(len(decoded.answers), 4.2, 3.9)
+    figure, axes = grid(len(decoded.answers), 4.2, 3.9)
     bins = decoded.bins
     for ax, (name, answer) in zip(axes, decoded.answers.items(), strict=True):
         counts = nc.confusion_matrix(
             bins.index(answer.predicted_degrees), bins.index(answer.true_degrees), bins.n_bins
         )
         plotting.confusion(np.asarray(counts), ax, centers_degrees=bins.centers_degrees).set_title(name)
-    return figure
-
-
-def _losses(networks: dict[str, Learned]) -> Figure:
-    figure, axes = _grid(len(networks), 4.0, 3.3)
-    for ax, (name, learned) in zip(axes, networks.items(), strict=True):
-        history = learned.history
-        unit = "squared degrees" if name == "network-degrees" else "nats" if "classifier" in name else None
-        plotting.history(
-            np.arange(len(history)),
-            history["data_loss"],
-            ax,
-            evaluation=(history.evaluation_steps, history.evaluation["loss"]),
-            quantity="data loss" + (f" ({unit})" if unit else ""),
-            is_log=True,
-        ).set_title(name)
-    return figure
-
-
-def _main(networks: dict[str, Learned]) -> str:
-    return "network-classifier" if "network-classifier" in networks else next(iter(networks))
-
-
-def _input_weights(networks: dict[str, Learned], preferred: np.ndarray) -> Figure:
-    name = _main(networks)
-    weights = np.asarray(networks[name].network.input_weights)
-    figure = Figure((10, 6.5), layout="constrained")
-    plain, by_angle = figure.subplots(2, 1)
-    plotting.weight_matrix(weights, plain).set_title(f"input weights of {name}, neurons as they come")
-    plotting.weight_matrix(weights, by_angle, preferred_degrees=preferred).set_title(
-        "the same, neurons sorted by preferred angle"
-    )
-    return figure
-
-
-def _penalties(networks: dict[str, Learned], preferred: np.ndarray) -> Figure:
-    """Draw the input weights before learning, and after it under each loss, on scales of their own."""
-    panels = {f"{_main(networks)}, before learning": networks[_main(networks)].first}
-    panels |= {f"{name}, after learning": learned.network for name, learned in networks.items()}
-    figure = Figure((10, 3 * len(panels)), layout="constrained")
-    for ax, (title, network) in zip(figure.subplots(len(panels), 1), panels.items(), strict=True):
-        weights = np.asarray(network.input_weights)
-        plotting.weight_matrix(weights, ax, preferred_degrees=preferred).set_title(title)
-    return figure
-
-
-def _output_weights(networks: dict[str, Learned]) -> Figure:
-    figure, axes = _grid(len(networks), 4.4, 3.6)
-    for ax, (name, learned) in zip(axes, networks.items(), strict=True):
-        weights = np.asarray(learned.network.output_weights)
-        row = "class" if "classifier" in name else "output"
-        plotting.weight_matrix(weights, ax, row=row, column="hidden unit").set_title(name)
-        if len(weights) <= 2:
-            ax.set_yticks(range(len(weights)))
-    return figure
-
-
-def _hidden_tuning(decoded: Decoded, bins: AngleBins) -> Figure:
-    responses = decoded.responses
-    scaled = Scaling.of(responses.responses[decoded.train])(responses.responses)
-    figure, axes = _grid(len(decoded.networks), 4.0, 3.2)
-    for ax, (name, learned) in zip(axes, decoded.networks.items(), strict=True):
-        curves = nc.tuning_curves(learned.network.hidden(scaled), responses.angles_degrees, bins)
-        seen = ~np.isnan(np.asarray(curves)).any(axis=0)
-        plotting.tuning_curves(
-            bins.centers_degrees[seen], np.asarray(curves)[:, seen], ax, quantity="mean hidden activity"
-        ).set_title(name)
     return figure

@@ -11,7 +11,7 @@ from .. import neural_coding as nc
 from .._checks import check_nonnegative, check_positive
 from ..neural_coding import AbstractDecoder, AngleBins
 from ..penalties import ElasticNet
-from ._neural_data import Recorded, Recording, Responses, check_file_setting, unused
+from ._neural_data import OF_FILES, Recorded, Recording, Responses, check_file_setting, unused
 from ._settings import Output, check_counts
 
 __all__ = ["NETWORKS", "Network", "Settings", "check", "chosen_decoders", "make_decoder", "network_of"]
@@ -42,10 +42,11 @@ class Data(Recorded):
 
     data: str = "simulated"
     """simulated, macaque-static (V1, orientations), macaque-moving (V1, directions), mouse (V1, calcium),
-    stringer (V1, 23,589 neurons of one mouse), or a path to an .npz file with the arrays responses (trials,
-    neurons) and angles_degrees (trials)."""
+    stringer (V1, 23,589 neurons of one mouse), or a path: a .csv or .tsv table with a column
+    of angles and one for each neuron, or an .npz or .mat file with the arrays responses (trials, neurons) and
+    angles_degrees (trials)."""
     session: int | None = None
-    """Which session, from 0 (macaque and mouse); by default 0."""
+    """The session, from 0 (macaque and mouse); by default 0."""
     n_neurons: int | None = None
     """Neurons (simulated); by default 2,000. The course's recording has 23,589."""
     n_trials: int | None = None
@@ -59,13 +60,13 @@ class Data(Recorded):
 
 @dataclass(frozen=True)
 class Decoding:
-    """What decodes, and how it is tried; a resumed run may change this section."""
+    """The decoders and their cross-validation; a resumed run may change this section."""
 
     decoders: tuple[str, ...] | None = None
     """Any of bump-ridge, sincos-ridge, population-vector, poisson (counts), gaussian, gaussian-independent,
     multinomial, network-regression (onto the circle), network-degrees (squared error on degrees, as in the
     course), network-classifier, network-classifier-l2, network-classifier-l1 and network-classifier-l1-l2;
-    by default all that fit the responses but the last."""
+    by default all that fit the responses."""
     bins: int | None = None
     """Bins of the angle for decoders of classes; by default one a stimulus where stimuli are repeated, else
     bins of 18 degrees."""
@@ -80,7 +81,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Learning:
-    """How networks learn: full-batch gradient descent."""
+    """Settings of learning the networks: full-batch gradient descent."""
 
     n_steps: int = 1000
     """Updates of the classifiers."""
@@ -116,8 +117,9 @@ class Settings:
     Leaves a run folder with config.json, decoders/ (the held-out answers of each decoder), networks/ (those
     of the pictures), results.json and the pictures responses.png, tuning.png, tuning_grid.png, scores.png,
     decoded.png, errors.png, error_histogram.png, circle.png and confusion.png; with networks also losses.png,
-    input_weights.png, input_weights_penalties.png, output_weights.png and hidden_tuning.png. A resumed run
-    does what is missing. A setting that the data do not have is refused.
+    input_weights.png, input_weights_penalties.png, output_weights.png, hidden.png, hidden_tuning.png and, of
+    network-degrees, regression.png. A resumed run does what is missing. A setting that the data do not have
+    is refused.
     """
 
     data: Data = field(default_factory=Data)
@@ -132,7 +134,7 @@ _OF_DATA = {
     "macaque-moving": {"session", "window_ms", "max_contamination", "contrast"},
     "mouse": {"session", "window_s", "period_degrees"},
     "stringer": set(),
-    "file": {"period_degrees"},
+    "file": OF_FILES,
 }
 _DATA_DEFAULTS = {
     "session": 0, "n_neurons": 2000, "n_trials": 360, "responses": "calcium", "period_degrees": 360,
@@ -189,7 +191,7 @@ def chosen_decoders(settings: Settings, responses: Responses) -> tuple[str, ...]
     """
     names = settings.decoding.decoders
     if names is None:
-        left_out = {"network-classifier-l1-l2"} | (set() if responses.is_count else {"poisson"})
+        left_out = set() if responses.is_count else {"poisson"}
         return tuple(name for name in _NAMES if name not in left_out)
     if "poisson" in names and not responses.is_count:
         raise ValueError(
@@ -200,7 +202,7 @@ def chosen_decoders(settings: Settings, responses: Responses) -> tuple[str, ...]
 
 
 class Network(NamedTuple):
-    """How a network is learned.
+    """Settings of learning one network.
 
     Attributes:
         target: what its outputs are.

@@ -1,4 +1,4 @@
-"""What commands share about devices and processes: which there are, and what each of them does."""
+"""Devices and processes of the commands: which there are, and what each of them does."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _MAY_DIFFER = ("progress",)
 
 @dataclass(frozen=True)
 class Devices:
-    """What it runs on; of results only the rounding depends on it, so a resumed run may change it."""
+    """The devices of a run; only rounding depends on them, so a resumed run may change them."""
 
     devices: int | Literal["all"] | None = None
     """Devices of this process that share each batch: a number, or all; by default 1, with distributed all."""

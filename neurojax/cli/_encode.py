@@ -1,6 +1,5 @@
 """``neurojax encode``: predict a population from the gratings shown, against baselines and floors."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..runs import RunFolder, save
 from ._encode_models import Trained, fit_repeats, n_parameters, predict_angles
 from ._encode_pictures import Encoded, draw
 from ._encode_settings import Settings, Stimuli, check, chosen_encoders, folds, make_optimizer, read_stimuli
-from ._settings import parse, start_run, table, write_json
+from ._settings import is_progress_shown, parse, start_run, table, write_json
 
 __all__ = ["main"]
 
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     trained: dict[str, Trained] = {}
     predicted: dict[str, dict[str, np.ndarray]] = {scheme: {} for scheme in schemes}
     optimizer = make_optimizer(settings.learning)
-    is_shown = sys.stderr.isatty() if settings.output.progress is None else settings.output.progress
+    is_shown = is_progress_shown(settings.output)
     for name in names:
         folder = run.path / "encoders" / name
         if "repeats" in schemes:
@@ -161,7 +160,10 @@ def _summary(
         for name, kinds in of_scheme.items():
             lines[name] = _row([_text(score) for score in kinds.values()])
         parts.append(table(lines))
-    lines = {"scores": "means over neurons ± standard error; responses z-scored by the training trials"}
+    lines = {
+        "scores": "means over neurons ± standard error over other neurons in the same trials; responses "
+        "z-scored by the training trials"
+    }
     if has_feve:
         explained = next(iter(next(iter(measured["scores"].values())).values()))["feve"]
         lines["variance explained"] = (

@@ -21,6 +21,7 @@ from ..runs import plain_settings
 from ..training import History
 from ._decode_networks import load_if_same, save_with_identity
 from ._encode_settings import Settings, Stimuli
+from ._settings import plain_data
 
 __all__ = ["Trained", "first_model", "fit_repeats", "n_parameters", "predict_angles"]
 
@@ -89,8 +90,8 @@ def _objective(name: str, settings: Settings) -> nc.EncodingObjective:
 
 
 def _decisive(settings: Settings, name: str, **more: Any) -> dict[str, Any]:
-    plain = plain_settings(settings)
-    return {"data": plain["data"], "learning": plain["learning"], "encoder": name, **more}
+    learning = plain_settings(settings.learning)
+    return {"data": plain_data(settings.data), "learning": learning, "encoder": name, **more}
 
 
 def fit_repeats(

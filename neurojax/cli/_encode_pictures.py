@@ -10,6 +10,7 @@ from .. import plotting
 from ..runs import RunFolder
 from ._encode_models import Trained
 from ._encode_settings import Stimuli
+from ._figures import save_figures
 
 __all__ = ["Encoded", "draw"]
 
@@ -59,8 +60,12 @@ def draw(run: RunFolder, encoded: Encoded) -> None:
     convolutional = {name: of for name, of in learned.items() if hasattr(of.first, "readout")}
     if convolutional:
         figures["filters"] = _filters(convolutional)
-    for name, figure in figures.items():
-        figure.savefig(run.picture_path(name), dpi=110)
+    n_gratings, n_neurons = stimuli.train.shape
+    data = (
+        f"{stimuli.name}; {n_gratings} gratings, {n_neurons} neurons; {stimuli.n_train_repeats} training and "
+        f"{len(stimuli.test)} test trials of each grating"
+    )
+    save_figures(run, figures, data, dpi=110)
 
 
 def _responses(stimuli: Stimuli) -> Figure:

@@ -13,7 +13,15 @@ from jax import Array
 from .. import data
 from .. import neural_coding as nc
 from .._checks import check_nonnegative, check_positive, check_share
-from ._neural_data import Recorded, Recording, as_responses, check_file_setting, read_responses, unused
+from ._neural_data import (
+    OF_FILES,
+    Recorded,
+    Recording,
+    as_responses,
+    check_file_setting,
+    read_responses,
+    unused,
+)
 from ._settings import Output, check_counts
 
 __all__ = ["Settings", "Stimuli", "check", "chosen_encoders", "folds", "make_optimizer", "read_stimuli"]
@@ -30,12 +38,13 @@ class Data(Recorded):
 
     data: str = "simulated"
     """simulated, macaque-static (V1, orientations), mouse (V1, directions), stringer-split (the course's two
-    sets of 60 gratings, 23,589 neurons), or a path to an .npz file with the arrays responses (trials,
-    neurons) and angles_degrees (trials), each angle at least twice."""
+    sets of 60 gratings, 23,589 neurons), or a path: a .csv or .tsv table with a column of
+    angles and one for each neuron, or an .npz or .mat file with the arrays responses (trials, neurons) and
+    angles_degrees (trials). Each angle must come at least twice."""
     resolution: float = 0.025
-    """Of the gratings, 1 being 480 x 640 pixels; 0.025 gives the course's 12 x 16."""
+    """Size of the gratings, 1 being 480 x 640 pixels; 0.025 gives the course's 12 x 16."""
     session: int | None = None
-    """Which session, from 0 (macaque and mouse); by default 0."""
+    """The session, from 0 (macaque and mouse); by default 0."""
     n_neurons: int | None = None
     """Neurons (simulated); by default 200. The course's recording has 23,589."""
     n_angles: int | None = None
@@ -69,7 +78,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Learning:
-    """How encoders learn: all gratings at each update. The Poisson GLM is fitted to its optimum instead."""
+    """Settings of learning encoders from all gratings at once; the Poisson GLM is fitted to its optimum."""
 
     n_steps: int = 200
     """Number of updates."""
@@ -121,7 +130,7 @@ _OF_DATA = {
     "macaque-static": _MACAQUE,
     "mouse": {"session", "window_s", "period_degrees"},
     "stringer-split": set(),
-    "file": {"period_degrees"},
+    "file": OF_FILES,
 }
 _DATA_DEFAULTS = {
     "session": 0, "n_neurons": 200, "n_angles": 60, "n_repeats": 20, "responses": "calcium",

@@ -11,9 +11,12 @@ from jax import Array
 
 from .. import data
 from .. import neural_coding as nc
+from .._paths import user_path
 from ..neural_coding import AngleBins
+from ._devices import say
 
 __all__ = [
+    "OF_FILES",
     "Recorded",
     "Recording",
     "Responses",
@@ -27,11 +30,13 @@ __all__ = [
 _BIN_DEGREES = 18  # of continuous angles, as in the course
 _LEAST_REPEATS = 4  # of a stimulus, to be a class of its own
 _N_NAMED = 5
+_SUFFIXES = (".csv", ".tsv", ".npz", ".mat")
+OF_FILES = frozenset({"period_degrees", "angle_column", "array", "leave_out"})  # settings that files have
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What of a recording is taken: settings that both commands have."""
+    """Settings of the recording, which both commands have."""
 
     window_ms: tuple[float, float] | None = None
     """Milliseconds after stimulus onset in which spikes are counted, a and b of [a, b) (macaque); by default
@@ -46,10 +51,17 @@ class Recorded:
     """Contrast of the gratings in percent (macaque); by default the highest of the session."""
     drop_constant: bool = False
     """Leave out neurons that do not vary or hold NaN; they are reported in any case."""
+    angle_column: str | None = None
+    """Name of the column or array of angles in degrees (files); by default one called angle, angles,
+    angle_degrees, angles_degrees, direction, orientation or theta."""
+    array: str | None = None
+    """Name of the array of responses (.npz and .mat files); by default responses, or the only matrix."""
+    leave_out: tuple[str, ...] | None = None
+    """Names of columns that are not neurons (.csv and .tsv files)."""
 
 
 class Recording(NamedTuple):
-    """Which trials to read.
+    """The trials to read.
 
     Attributes:
         word: of the data, ``"file"`` for a path.
@@ -90,14 +102,16 @@ def check_file_setting(value: str, words: Sequence[str]) -> str:
     """Return the word of the data, ``"file"`` for the path of one that is there.
 
     Raises:
-        ValueError: for what is neither a word nor the path of an .npz file.
+        ValueError: for what is neither a word nor the path of such a file.
         FileNotFoundError: if there is no such file.
     """
     if value in words:
         return value
-    path = Path(value)
-    if path.suffix.lower() != ".npz":
-        raise ValueError(f"data: expected {', '.join(words)} or a path to an .npz file, got {value}.")
+    path = user_path(value)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ValueError(
+            f"data: expected {', '.join(words)} or a path to a .csv, .tsv, .npz or .mat file, got {value}."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"data: expected a file, but there is none at {value}.")
     return "file"
@@ -129,7 +143,12 @@ def read_responses(recording: Recording, key: Array) -> Responses:
             values, angles = drawn.responses, drawn.angles_degrees
             return as_responses(values, angles, settings["period_degrees"], "simulated", recording)
         case "file":
-            values, angles = _read_file(recording.path)
+            values, angles, _ = data.load_responses(
+                recording.path,
+                angle=settings.get("angle_column"),
+                responses=settings.get("array"),
+                leave_out=settings.get("leave_out", ()),
+            )
             return as_responses(values, angles, settings["period_degrees"], recording.path.name, recording)
         case "stringer":
             return _of_recording(data.stringer_orientations(), recording)
@@ -167,31 +186,11 @@ def _of_recording(read: data.GratingRecording, recording: Recording) -> Response
     return shown._replace(neurons=read.neurons[shown.neurons], notes=notes)
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    arrays = data.read_arrays(path)
-    wanted = ("responses", "angles_degrees")
-    if not set(wanted) <= set(arrays):
-        found = ", ".join(sorted(arrays)) or "none"
-        raise ValueError(f"data: expected arrays named {', '.join(wanted)} in {path}, got {found}.")
-    values, angles = (arrays[name] for name in wanted)
-    is_real = values.dtype.kind in "biuf" and angles.dtype.kind in "iuf"
-    if not is_real or values.ndim != 2 or angles.ndim != 1 or not values.size:
-        raise ValueError(
-            f"data: expected real responses (trials, neurons) and angles_degrees (trials,) in {path}, got "
-            f"{values.dtype} of shape {values.shape} and {angles.dtype} of shape {angles.shape}."
-        )
-    if len(values) != len(angles):
-        raise ValueError(
-            f"data: expected an angle for each of {len(values)} trials in {path}, got {len(angles)}."
-        )
-    if not np.all(np.isfinite(angles)):
-        raise ValueError(f"data: expected finite angles_degrees in {path}, got NaN or infinity.")
-    return values.astype(np.float32), angles.astype(np.float32)
-
-
 def as_responses(values, angles, period_degrees, name: str, recording: Recording) -> Responses:
     """Check and describe trials, and leave out neurons as asked."""
     values = np.asarray(values)
+    low, high = np.min(angles), np.max(angles)
+    say(f"data: {values.shape[0]} trials of {values.shape[1]} neurons, angles {low:.4g}° to {high:.4g}°")
     is_constant = np.asarray(nc.constant_neurons(jnp.asarray(values)))
     is_broken = ~np.all(np.isfinite(values), axis=0)
     notes = {}

@@ -20,7 +20,18 @@ from ..distributed import is_main_process, place, shard_rows
 from ..runs import RunFolder, save, write_atomically
 from ._devices import check_divides, fetch, only_on_main, start_devices, together
 from ._rbm_pictures import draw
-from ._rbm_settings import Learning, Rows, Settings, check, make_objective, make_optimizer, read_rows
+from ._rbm_published import BatchesInOrder, Reader, Reading, WithReading
+from ._rbm_settings import (
+    PUBLISHED,
+    Learning,
+    Rows,
+    Settings,
+    check,
+    make_machine,
+    make_objective,
+    make_optimizer,
+    read_rows,
+)
 from ._settings import decisive, is_progress_shown, parse, start_run, table, write_json
 
 __all__ = ["main"]
@@ -31,14 +42,14 @@ _N_SHOWN_CHAINS, _N_SNAPSHOTS = 10, 10
 
 
 class Samples(NamedTuple):
-    """What the machine draws: states at the end of all chains, and the later course of the first of them."""
+    """Samples of the machine: states at the end of all chains, and the later course of the first of them."""
 
     states: Array
     snapshots: Array
 
 
 class Task(NamedTuple):
-    """What is learned, from what, and how.
+    """A learning task: the machine, its data and its settings.
 
     Attributes:
         rows: the data.
@@ -60,7 +71,7 @@ class Task(NamedTuple):
 def main(arguments: Sequence[str]) -> None:
     """Learn, sample, measure, draw, and print a summary."""
     start = time.perf_counter()
-    settings, run = parse(Settings, "rbm", arguments)
+    settings, run = parse(Settings, "rbm", arguments, PUBLISHED if "--published" in arguments else None)
     mesh = start_devices(settings)
     with together():
         task = _prepare(settings, mesh)
@@ -77,12 +88,14 @@ def main(arguments: Sequence[str]) -> None:
 def _prepare(settings: Settings, mesh: Mesh | None) -> Task:
     """Read the rows and make the machine, before there is a folder."""
     check(settings)
-    learning, model, keys = settings.learning, settings.model, _keys(settings.learning.seed)
+    learning, keys = settings.learning, _keys(settings.learning.seed)
+    if learning.order == "file" and mesh is not None:
+        raise ValueError("order: expected random on several devices, which share equal batches, got file.")
     check_divides("batch_size", learning.batch_size, mesh)
     if learning.rule == "pcd":
         check_divides("n_chains", learning.n_chains, mesh)
     rows = read_rows(settings, keys["data"])
-    rbm = BernoulliRBM.from_data(rows.train, model.n_hidden, keys["model"], scale=model.weight_scale)
+    rbm = make_machine(settings.model, rows.train, keys["model"])
     objective, state = make_objective(learning, rbm, rows.train, keys["chains"])
     return Task(rows, rbm, objective, state, make_optimizer(learning), keys)
 
@@ -92,9 +105,22 @@ def _show(settings: Settings, run: RunFolder, result: training.FitResult, task: 
     rows, keys = task.rows, task.keys
     samples = _sample(settings, result.model, result.state, rows.train, keys["samples"])
     measured = _measure(settings, result.model, rows, samples.states, keys["measure"])
+    if settings.learning.pseudo_likelihood == "one-flip":
+        measured |= _published_figures(settings, result, rows)
     _write(run, result.model, samples.states, measured)
-    draw(run, result, rows, samples.snapshots, settings.likelihood.snapshot_every)
+    is_crossed = measured.get("log_partition_bracket", {}).get("is_crossed", False)
+    draw(run, result, rows, samples.snapshots, settings, is_crossed)
     return measured
+
+
+def _published_figures(settings: Settings, result: training.FitResult, rows: Rows) -> dict[str, Any]:
+    """Return the readings between evaluations: as published, times the batch size; and the last in nats."""
+    values = result.history.evaluation["pseudo_log_likelihood"]
+    share = settings.learning.batch_size / rows.train.shape[1]
+    return {
+        "pseudo_log_likelihood_of_batches": float(values[-1]),
+        "pseudo_likelihood_as_published": [float(value * share) for value in values],
+    }
 
 
 def _keys(seed: int) -> dict[str, Array]:
@@ -103,28 +129,37 @@ def _keys(seed: int) -> dict[str, Array]:
 
 
 def _learn(settings: Settings, run: RunFolder, task: Task, mesh: Mesh | None) -> training.FitResult:
-    learning, is_binary, last = settings.learning, task.rows.is_binary, {}
+    learning, rows, last = settings.learning, task.rows, {}
     is_shown = is_main_process() and is_progress_shown(settings.output)
-    train, watched = place((task.rows.train[: len(task.rows.watched)], task.rows.watched), mesh)
+    train, watched = place((rows.train[: len(rows.watched)], rows.watched), mesh)
+    is_read, is_ordered = learning.pseudo_likelihood == "one-flip", learning.order == "file"
+    objective, state = task.objective, _laid_out(task.state, learning, mesh)
+    if is_read:
+        objective, state = WithReading(objective), Reading(state, jnp.zeros(()), jnp.int32(0))
 
     def evaluation(model: BernoulliRBM, state: Any, key: Array) -> dict[str, Array]:
-        last.update(_course(model, train, watched, is_binary))
-        return {"loss": -last["pseudo_log_likelihood"], **last} if is_binary else dict(last)
+        measured = _course(model, train, watched, rows.is_binary and not is_read, rows.is_held_out)
+        if is_read:
+            measured = {"pseudo_log_likelihood": state.value * rows.train.shape[1], **measured}
+        last.update(measured)
+        known = "pseudo_log_likelihood" in measured
+        return {"loss": -measured["pseudo_log_likelihood"], **measured} if known else measured
 
     def report(step: int, model: BernoulliRBM, state: Any, metrics: Any) -> None:
         if is_shown and step % learning.evaluate_every == 0:
             values = ", ".join(f"{name.replace('_', ' ')} {float(v):.1f} nats" for name, v in last.items())
-            tqdm.write(f"step {step}, held out: {values}", file=sys.stderr)
+            tqdm.write(f"step {step}, {'learned' if is_read else 'held out'}: {values}", file=sys.stderr)
 
-    return training.fit(
+    result = training.fit(
         task.rbm,
-        task.objective,
-        task.rows.train,
+        objective,
+        BatchesInOrder(rows.train, learning.batch_size) if is_ordered else rows.train,
         optimizer=task.optimizer,
         n_steps=learning.n_steps,
-        batch_size=learning.batch_size,
+        batch_size=None if is_ordered else learning.batch_size,
         key=task.keys["fit"],
-        state=_laid_out(task.state, learning, mesh),
+        state=state,
+        after_update=Reader(learning.evaluate_every) if is_read else None,
         evaluate=training.Evaluation(
             evaluation, learning.evaluate_every, learning.patience, keep_best=learning.patience is not None
         ),
@@ -133,6 +168,7 @@ def _learn(settings: Settings, run: RunFolder, task: Task, mesh: Mesh | None) ->
         progress=is_shown,
         mesh=mesh,
     )
+    return result._replace(state=result.state.state) if is_read else result
 
 
 def _laid_out(state: Any, learning: Learning, mesh: Mesh | None) -> Any:
@@ -145,13 +181,15 @@ def _laid_out(state: Any, learning: Learning, mesh: Mesh | None) -> Any:
 
 
 @eqx.filter_jit
-def _course(rbm: BernoulliRBM, train: Array, held_out: Array, is_binary: bool) -> dict[str, Array]:
-    """Measure what needs no partition function; of grey values there is no pseudo-likelihood."""
-    measured = {"free_energy_gap": boltzmann.free_energy_gap(rbm, train, held_out)}
-    if is_binary:
+def _course(
+    rbm: BernoulliRBM, train: Array, watched: Array, has_states: bool, is_held_out: bool
+) -> dict[str, Array]:
+    """Measure what needs no partition function; of grey values there is no exact pseudo-likelihood."""
+    measured = {"free_energy_gap": boltzmann.free_energy_gap(rbm, train, watched)} if is_held_out else {}
+    if has_states:
         # In pieces: the whole would be rows × visible × hidden numbers.
         values = lax.map(
-            lambda v: boltzmann.pseudo_log_likelihood_exact(rbm, v), held_out, batch_size=_ROWS_AT_ONCE
+            lambda v: boltzmann.pseudo_log_likelihood_exact(rbm, v), watched, batch_size=_ROWS_AT_ONCE
         )
         measured = {"pseudo_log_likelihood": jnp.mean(values), **measured}
     return measured
@@ -190,13 +228,17 @@ def _gibbs(rbm: BernoulliRBM, hidden: Array, key: Array, n_steps: int) -> tuple[
 
 def _measure(settings: Settings, rbm: BernoulliRBM, rows: Rows, states: Array, key: Array) -> dict[str, Any]:
     """Return what ``likelihood.json`` holds, log-likelihoods and free energies in nats."""
-    course = _course(rbm, rows.train[: len(rows.watched)], rows.watched, rows.is_binary)
+    train = rows.train[: len(rows.watched)]
+    course = _course(rbm, train, rows.watched, rows.is_binary, rows.is_held_out)
     measured: dict[str, Any] = {name: float(value) for name, value in course.items()}
     base, reported = rbm.base_visible_bias(rows.train), rows.reported
-    estimates = _log_partition(rbm, base, states, settings.likelihood.ais_temperatures, key)
+    estimates, bracket = _log_partition(rbm, base, states, settings.likelihood.ais_temperatures, key)
     measured["log_partition"] = {
         name: {part: float(value) for part, value in estimate.items()} for name, estimate in estimates.items()
     }
+    if bracket is not None:
+        parts = {name: float(getattr(bracket, name)) for name in ("gap", "gap_standard_error")}
+        measured["log_partition_bracket"] = {**parts, "is_crossed": bool(bracket.is_crossed)}
     if rows.is_binary:
         mean = -jnp.mean(jax.vmap(boltzmann.free_energy, (None, 0))(rbm, reported))
         of_base = jnp.mean(jnp.sum(reported * base, axis=1)) - jnp.sum(jax.nn.softplus(base))
@@ -211,18 +253,13 @@ def _measure(settings: Settings, rbm: BernoulliRBM, rows: Rows, states: Array, k
 
 def _log_partition(
     rbm: BernoulliRBM, base: Array, states: Array, n_temperatures: int, key: Array
-) -> dict[str, dict[str, Array]]:
-    """Return log Z where it can be summed, else its estimates from both ends."""
+) -> tuple[dict[str, dict[str, Array]], boltzmann.Bracket | None]:
+    """Return log Z where it can be summed, else its estimates from both ends and their bracket."""
     if min(rbm.n_hidden, rbm.n_visible) <= boltzmann.MOST_ENUMERATED_UNITS:
-        return {"exact": {"value": eqx.filter_jit(boltzmann.log_partition_exact)(rbm)}}
-    forward_key, reverse_key = jax.random.split(key)
-    path = {"base_visible_bias": base, "n_temperatures": n_temperatures}
-    forward = eqx.filter_jit(boltzmann.log_partition_ais)
-    reverse = eqx.filter_jit(boltzmann.log_partition_reverse_ais)
-    return {
-        "AIS": forward(rbm, forward_key, n_chains=len(states), **path)._asdict(),
-        "reverse AIS": reverse(rbm, states, reverse_key, **path)._asdict(),
-    }
+        return {"exact": {"value": eqx.filter_jit(boltzmann.log_partition_exact)(rbm)}}, None
+    settings = {"base_visible_bias": base, "n_chains": len(states), "n_temperatures": n_temperatures}
+    bracket = eqx.filter_jit(boltzmann.log_partition_bracket)(rbm, states, key, **settings)
+    return {"AIS": bracket.lower._asdict(), "reverse AIS": bracket.upper._asdict()}, bracket
 
 
 def _write(run: RunFolder, rbm: BernoulliRBM, states: Array, measured: dict[str, Any]) -> None:
@@ -233,13 +270,45 @@ def _write(run: RunFolder, rbm: BernoulliRBM, states: Array, measured: dict[str,
 
 
 def _summary(settings: Settings, run: RunFolder, rows: Rows, measured: dict[str, Any], seconds: float) -> str:
-    n_chains, n_watched, lines = settings.likelihood.ais_chains, len(rows.watched), {}
-    if "pseudo_log_likelihood" in measured:
-        lines["pseudo-log-likelihood"] = (
-            f"{measured['pseudo_log_likelihood']:.1f} nats, {n_watched} held-out rows"
+    lines = _pseudo_likelihood_lines(settings, rows, measured)
+    if "free_energy_gap" in measured:
+        gap, n_watched = measured["free_energy_gap"], len(rows.watched)
+        lines["free-energy gap"] = f"{gap:.1f} nats between {n_watched} held-out and as many training rows"
+    lines |= _likelihood_lines(settings, rows, measured)
+    if "log_likelihood" in measured:
+        lines["log-likelihood, base rate"] = f"{measured['log_likelihood_of_base_rate']:.1f} nats"
+        shares = measured["adversarial_accuracy"]
+        lines["adversarial accuracy"] = (
+            f"{shares['value']:.2f} (data {shares['data']:.2f}, samples {shares['samples']:.2f}; 0.5 is "
+            f"best), {shares['n_rows']} samples and {rows.kind} rows"
         )
-    gap = measured["free_energy_gap"]
-    lines["free-energy gap"] = f"{gap:.1f} nats between {n_watched} held-out and as many training rows"
+    lines["binarization"] = _binarization(settings, rows.is_binary)
+    if not rows.is_held_out:
+        lines["held out"] = "nothing: all rows were learned from"
+    return table({**lines, "time": f"{seconds:.1f} s", "run folder": str(run.path)})
+
+
+def _pseudo_likelihood_lines(settings: Settings, rows: Rows, measured: dict[str, Any]) -> dict[str, str]:
+    lines = {}
+    if "pseudo_log_likelihood" in measured:
+        value, n_watched = measured["pseudo_log_likelihood"], len(rows.watched)
+        lines["pseudo-log-likelihood"] = f"{value:.1f} nats, {n_watched} {rows.kind} rows"
+    if "pseudo_likelihood_as_published" in measured:
+        size, n_visible = settings.learning.batch_size, rows.train.shape[1]
+        figures = " ".join(f"{value:.2f}" for value in measured["pseudo_likelihood_as_published"])
+        lines["pseudo-likelihood, as published"] = (
+            f"{figures} ({size} times the mean log-probability of one unit, on batches just learned from, a "
+            f"figure for each {settings.learning.evaluate_every} updates)"
+        )
+        lines["the last of them, in nats"] = (
+            f"{measured['pseudo_log_likelihood_of_batches']:.1f}, over all {n_visible} units: "
+            f"{n_visible / size:g} times as much"
+        )
+    return lines
+
+
+def _likelihood_lines(settings: Settings, rows: Rows, measured: dict[str, Any]) -> dict[str, str]:
+    n_chains, lines = settings.likelihood.ais_chains, {}
     for name, estimate in measured["log_partition"].items():
         note = _NOTES[name]
         if "standard_error" in estimate:
@@ -248,29 +317,32 @@ def _summary(settings: Settings, run: RunFolder, rows: Rows, measured: dict[str,
         if "log_likelihood" in measured:
             value = measured["log_likelihood"][name]
             lines[f"log-likelihood, {name}"] = (
-                f"{value:.1f} nats, {len(rows.reported)} held-out rows ({note})"
+                f"{value:.1f} nats, {len(rows.reported)} {rows.kind} rows ({note})"
             )
         else:
             lines[f"log Z, {name}"] = f"{estimate['value']:.1f} nats ({note})"
-    if "AIS" in measured["log_partition"]:
+    if "log_partition_bracket" in measured:
+        lines["bracket"] = _bracket_line(**measured["log_partition_bracket"])
         lines["annealing"] = (
             f"{settings.likelihood.ais_temperatures} temperatures and {n_chains} chains each way, "
             "from the base rate of the training rows"
         )
-    if "log_likelihood" in measured:
-        lines["log-likelihood, base rate"] = f"{measured['log_likelihood_of_base_rate']:.1f} nats"
-        shares = measured["adversarial_accuracy"]
-        lines["adversarial accuracy"] = (
-            f"{shares['value']:.2f} (data {shares['data']:.2f}, samples {shares['samples']:.2f}; 0.5 is "
-            f"best), {shares['n_rows']} samples and held-out rows"
-        )
-    lines["binarisation"] = _binarisation(settings, rows.is_binary)
-    return table({**lines, "time": f"{seconds:.1f} s", "run folder": str(run.path)})
+    return lines
 
 
-def _binarisation(settings: Settings, is_binary: bool) -> str:
+def _bracket_line(gap: float, gap_standard_error: float, is_crossed: bool) -> str:
+    size = f"{abs(gap):.1f} ± {gap_standard_error:.1f} nats"
+    if not is_crossed:
+        return f"reverse AIS lies {size} {'above' if gap >= 0 else 'below'} AIS in log Z; not crossed"
+    return (
+        f"CROSSED: reverse AIS lies {size} below AIS in log Z, so the chains of the samples have not mixed "
+        "and neither likelihood is a bound; raise --n-burn-in, or learn with --rule=tempering"
+    )
+
+
+def _binarization(settings: Settings, is_binary: bool) -> str:
     if not is_binary:
-        return "none: grey values are no states, so they have no likelihood and no pseudo-likelihood"
+        return "none: grey values are no states, so they have no likelihood and no exact pseudo-likelihood"
     if settings.data.data == "binarized-mnist":
         return "fixed, as published"
     return {

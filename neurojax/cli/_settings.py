@@ -1,10 +1,9 @@
-"""What commands share: settings as nested dataclasses, read from flags and from a run's ``config.json``."""
+"""Settings of the commands as nested dataclasses, read from flags and from a run's ``config.json``."""
 
 import dataclasses
 import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +17,25 @@ from jax import Array
 
 from .. import data
 from .._checks import check_at_least
+from .._paths import user_path
+from .._terminal import is_shown
+from ..data._files import fractions
 from ..distributed import all_processes
 from ..runs import RunFolder, changed_settings, create_run, open_run, plain_settings, write_atomically
+from ._continuation import claim
 from ._devices import only_on_main, say, together, with_own_devices
 
 __all__ = [
     "Output",
     "check_counts",
+    "check_file_settings",
     "decisive",
+    "describe_rows",
     "from_plain",
     "image_shape",
     "is_progress_shown",
     "parse",
+    "plain_data",
     "read_rows_file",
     "start_run",
     "table",
@@ -39,6 +45,7 @@ __all__ = [
 _Settings = TypeVar("_Settings")
 
 _FEWEST_ROWS = 16  # so that two are held out
+_ADDED = ("array", "layout", "angle_column", "leave_out")  # settings that checkpoints of older runs lack
 
 # What a resumed run may change: how far it goes, and where and how it is shown.
 _MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name", "output.progress")
@@ -46,7 +53,7 @@ _MAY_CHANGE = ("learning.n_steps", "output.resume", "output.runs", "output.name"
 
 @dataclass(frozen=True)
 class Output:
-    """Where the run goes."""
+    """The folder of the run."""
 
     runs: Path = Path("runs")
     """Folder that holds runs."""
@@ -59,16 +66,22 @@ class Output:
 
 
 def parse(
-    kind: type[_Settings], command: str, arguments: Sequence[str]
+    kind: type[_Settings], command: str, arguments: Sequence[str], default: _Settings | None = None
 ) -> tuple[_Settings, RunFolder | None]:
     """Read flags into ``kind``; with ``--resume RUN`` the run's own settings are the defaults.
+
+    Args:
+        kind: a dataclass of dataclasses.
+        command: its name.
+        arguments: the flags.
+        default: the settings that flags change, if they are not those of ``kind``.
 
     Raises:
         ValueError: for a run whose ``config.json`` does not fit.
         FileNotFoundError: if ``RUN`` is no run folder.
     """
     words = list(arguments)
-    run, default = None, kind()
+    run, default = None, kind() if default is None else default
     at = next((i for i, word in enumerate(words) if word.split("=")[0] == "--resume"), None)
     if at is not None and at + 1 < len(words) + ("=" in words[at]):
         folder = words[at].split("=", 1)[1] if "=" in words[at] else words[at + 1]
@@ -107,7 +120,9 @@ def start_run(
     with only_on_main() as is_main:
         if is_main and run is None:
             run = create_run(settings.output.runs, settings.output.name or command, settings)
+            claim(run.path, "--runs")
         elif is_main and run is not None:
+            claim(run.path, "--resume")
             _check_changes(settings, run.read_config(), (*may_change, "devices"))
             write_json(run.config_path, plain_settings(settings))
     run = RunFolder(Path(all_processes(None if run is None else str(run.path))[0]))
@@ -120,6 +135,9 @@ def start_run(
 
 def _check_changes(settings: Any, before: Mapping[str, Any], may_change: Sequence[str]) -> None:
     """Raise ``ValueError`` for what a resumed run must not change."""
+    # The config of an older run lacks newer settings: it ran with their defaults.
+    kind = type(settings)
+    before = plain_settings(from_plain(kind, with_own_devices(dict(before), kind), "config.json"))
     n_before = before["learning"]["n_steps"]
     if settings.learning.n_steps < n_before:
         raise ValueError(
@@ -138,12 +156,19 @@ def _check_changes(settings: Any, before: Mapping[str, Any], may_change: Sequenc
 def decisive(settings: Any) -> dict[str, Any]:
     """Return the settings that decide what is learned: not where, on what, and how it is measured after."""
     apart = ("likelihood", "devices", "output")
-    return {name: value for name, value in plain_settings(settings).items() if name not in apart}
+    plain = {name: value for name, value in plain_settings(settings).items() if name not in apart}
+    return plain | {"data": plain_data(settings.data)}
+
+
+def plain_data(settings: Any) -> dict[str, Any]:
+    """Return the settings of the data, as older runs have them too: a newer one only where it was given."""
+    plain = plain_settings(settings)
+    return {name: value for name, value in plain.items() if value is not None or name not in _ADDED}
 
 
 def is_progress_shown(output: Output) -> bool:
     """Return whether there is a progress bar: as asked, or if standard error is a terminal."""
-    return sys.stderr.isatty() if output.progress is None else output.progress
+    return is_shown(output.progress)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -153,13 +178,19 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_rows_file(
-    path: Path, sets: Sequence[str], *, is_bounded: bool = True, has_colour: bool = False
+    path: Path,
+    sets: Sequence[str],
+    *,
+    name: str | None = None,
+    is_bounded: bool = True,
+    has_colour: bool = False,
 ) -> Array:
-    """Read rows or images from the one array of a NumPy file, bytes as shares of 255.
+    """Read rows or images from an array in a file; uint8 and uint16 become fractions of their largest value.
 
     Args:
-        path: the file.
+        path: an .npy, .npz or .mat file.
         sets: the words that the setting ``data`` knows besides a path, for its message.
+        name: the array, where the file has several.
         is_bounded: whether numbers must be in [0, 1].
         has_colour: whether images may have a last axis of red, green and blue.
 
@@ -167,25 +198,23 @@ def read_rows_file(
         ValueError: for what is no such file.
         FileNotFoundError: if there is none.
     """
-    if path.suffix.lower() not in (".npy", ".npz"):
+    path = user_path(path)
+    if path.suffix.lower() not in (".npy", ".npz", ".mat"):
         words = ", ".join(sets)
-        raise ValueError(f"data: expected {words} or a path to an .npy or .npz file, got {path}.")
+        raise ValueError(f"data: expected {words} or a path to an .npy, .npz or .mat file, got {path}.")
     if not path.is_file():
         raise FileNotFoundError(f"data: expected a file, but there is none at {path}.")
-    arrays = [array for array in data.read_arrays(path).values() if array.dtype.kind in "biuf"]
-    if len(arrays) != 1:
-        raise ValueError(f"data: expected one array of real numbers in {path}, got {len(arrays)}.")
-    values = arrays[0]
+    values = data.read_array(path, name, n_axes=(2, 3, 4) if has_colour else (2, 3))
     is_coloured = has_colour and values.ndim == 4 and values.shape[-1] == 3
-    if not (values.ndim in (2, 3) or is_coloured) or len(values) < _FEWEST_ROWS or not values.size:
+    is_rows = values.ndim in (2, 3) or is_coloured
+    if values.dtype.kind not in "biuf" or not is_rows or len(values) < _FEWEST_ROWS or not values.size:
         colour = " or (images, rows, columns, 3)" if has_colour else ""
         raise ValueError(
-            f"data: expected (rows, values) or (images, rows, columns){colour}, at least {_FEWEST_ROWS} of "
-            f"them, got shape {values.shape} in {path}."
+            f"data: expected real (rows, values) or (images, rows, columns){colour}, at least {_FEWEST_ROWS} "
+            f"of them, got {values.dtype} of shape {values.shape} in {path}."
         )
-    is_bytes = values.dtype == np.uint8 and values.max() > 1
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32) / np.float32(255 if is_bytes else 1)
+    with np.errstate(over="ignore"):  # integers of 0 and 1 are no shades
+        values = (fractions(values) if values.max() > 1 else values).astype(np.float32)
     if n_wrong := np.count_nonzero(~np.isfinite(values)):
         raise ValueError(f"data: expected finite numbers, got {n_wrong} that are NaN or infinite in {path}.")
     if is_bounded and (values.min() < 0 or values.max() > 1):
@@ -193,6 +222,30 @@ def read_rows_file(
             f"data: expected numbers in [0, 1], got {values.min():.4g} to {values.max():.4g} in {path}."
         )
     return jnp.asarray(values)
+
+
+def check_file_settings(settings: Any, sets: Collection[str], names: Sequence[str] = ("array",)) -> None:
+    """Raise ``ValueError`` if a setting of files was given though the data are no file."""
+    for name in names:
+        if getattr(settings, name) is not None and settings.data in sets:
+            raise ValueError(f"{name}: applies to a file; leave it out for --data {settings.data}.")
+
+
+def describe_rows(parts: Sequence[Any], word: str | None = None) -> str:
+    """Return in words what was read: the number of rows or images, their shapes and their range.
+
+    Args:
+        parts: arrays (rows, values) or (images, rows, columns, …).
+        word: the word for several rows, whose singular lacks its last letter; by default rows or images.
+    """
+    shapes = sorted({part.shape[1:] for part in parts})
+    low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
+    sizes = [" × ".join(map(str, shape)) for shape in shapes]
+    size = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes, {sizes[0]} to {sizes[-1]}"
+    is_flat = len(shapes[0]) == 1
+    word, unit = word or ("rows" if is_flat else "images"), " values" if is_flat else ""
+    count = sum(map(len, parts))
+    return f"{count} {word if count > 1 else word[:-1]} of {size}{unit}, {low:.3g} to {high:.3g}"
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int] | tuple[int, int, int]:
@@ -217,12 +270,20 @@ def table(lines: Mapping[str, str]) -> str:
 def from_plain(kind: type[_Settings], plain: Mapping[str, Any], source: str) -> _Settings:
     """Build a nested dataclass from the dict that ``plain_settings`` made of one.
 
+    A setting that is missing takes its default: the run is older than the setting.
+
     Raises:
-        ValueError: at the first name that is missing or unknown, or has a value of another type.
+        ValueError: at the first name that is unknown, or missing without a default, or has a value of another
+            type.
     """
     hints = get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(plain, Mapping) or fields != set(plain):
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    if not isinstance(plain, Mapping) or not required <= set(plain) <= set(fields):
         came = sorted(plain) if isinstance(plain, Mapping) else type(plain).__name__
         raise ValueError(f"{source}: expected the settings {sorted(fields)}, got {f'{came}':.500}.")
     values = {name: _from_plain(hints[name], value, source, name) for name, value in plain.items()}

@@ -1,7 +1,11 @@
 """The settings of ``neurojax sparse-coding``, and what they stand for."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
@@ -10,11 +14,21 @@ from jax import Array
 from .. import data, penalties, sparse_coding
 from .._checks import check_positive
 from ..convergence import AbstractSolver
-from ._devices import Devices
-from ._settings import Output
+from ._devices import Devices, say
+from ._figures import name_of
+from ._settings import Output, check_file_settings, describe_rows
 
-__all__ = ["Settings", "make_optimizer", "make_penalty", "make_solver", "read_images"]
+__all__ = [
+    "Settings",
+    "make_optimizer",
+    "make_penalty",
+    "make_solver",
+    "name_of_images",
+    "read_images",
+    "with_patch_size",
+]
 
+_SETS = {"photographs": "natural_images", "olshausen": "olshausen_images", "kodak": "kodak_images"}
 _VARIANCE_1996 = 0.079  # of the 1996 images; strengths are relative to it
 
 
@@ -25,7 +39,7 @@ class Model:
     n_atoms: int = 100
     """Number of atoms."""
     patch_size: int = 16
-    """Side of a patch in pixels."""
+    """Side of a patch in pixels; that of the data where these are patches."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Penalty:
     penalty: Literal[
         "l1", "nonnegative-l1", "elastic-net", "l0", "cauchy", "log", "smooth-l1", "gaussian", "group-l2"
     ] = "l1"
-    """Which penalty."""
+    """The penalty."""
     strength: float = 0.3
     """Its strength, for patches of images whose pixels have variance 0.079."""
     l2: float = 0.1
@@ -50,7 +64,7 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Inference:
-    """How codes are found."""
+    """Settings of inference."""
 
     solver: Literal["sparsa", "fista", "ista", "lca", "coordinate-descent", "gradient"] | None = None
     """The solver; by default sparsa for penalties with a duality gap, else fista. Smooth penalties without
@@ -59,10 +73,10 @@ class Inference:
     """Tolerance while learning: relative duality gap (L1 kinds), else relative movement."""
     final_tol: float = 1e-5
     """Tolerance for the codes that are reported."""
-    max_inference_steps: int = 1000
+    max_inference_steps: int = 5000
     """Most solver steps a patch."""
     steps_per_check: int | None = None
-    """Solver steps between two looks at the tolerance; by default 1 for sparsa, else 10."""
+    """Solver steps between two looks at the tolerance; by default a block for sparsa, else 10."""
     inference_step_size: float | None = None
     """Step size of ista, fista and gradient; by default 1/L (gradient: 0.05)."""
     backtracking: bool = False
@@ -75,7 +89,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Learning:
-    """How atoms are learned."""
+    """Settings of learning the atoms."""
 
     n_steps: int = 1000
     """Number of updates."""
@@ -95,7 +109,8 @@ class Learning:
     n_evaluation: int = 1000
     """Held-out patches."""
     patience: int | None = None
-    """Stop after so many evaluations without a better one, and keep the best."""
+    """Stop after so many evaluations without a better one, and keep the best; then half of what is held out
+    decides, and the other half is reported on."""
     checkpoint_every: int = 250
     """Updates between checkpoints."""
     seed: int = 0
@@ -104,17 +119,23 @@ class Learning:
 
 @dataclass(frozen=True)
 class Data:
-    """The images. The right eighth of each is held out."""
+    """Images, of which some are held out (of fewer than six, a band in the middle of each), or patches."""
 
     data: str = "photographs"
-    """photographs (bundled), olshausen (the 1996 set), kodak, or a path: a folder of images, an .npy, .npz
-    or .mat file."""
+    """photographs (bundled), olshausen (the 1996 set), kodak, or a path: a folder of images, an image, an
+    .npy, .npz or .mat file."""
+    array: str | None = None
+    """Name of the array, in an .npz or .mat file with several."""
+    layout: Literal["images", "patches"] | None = None
+    """The meaning of an array of two axes: one image, or patches, one a row. By default one image, unless its
+    rows could be square patches: then it must be given."""
     whitening: Literal["auto", "1996", "none"] = "auto"
-    """The filter f·exp(-(f/f₀)⁴) of 1996, then each image at variance 0.079; auto: for all but that set."""
+    """The filter f·exp(-(f/f₀)⁴) of 1996, then each image at variance 0.079; auto: for all but that set and
+    patches."""
     cutoff: float = 0.4
     """f₀ of that filter, in cycles per pixel."""
     preprocess: Literal["mean", "variance", "none"] = "mean"
-    """What is taken from each patch: its mean, also its variance, or nothing."""
+    """Normalization of each patch: minus its mean, also over its standard deviation, or none."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +218,98 @@ def make_optimizer(settings: Learning) -> optax.GradientTransformation:
             return optax.adagrad(step_size)
 
 
-def read_images(settings: Data) -> list[Array]:
-    """Load the images and whiten them as asked."""
-    sets = {
-        "photographs": data.natural_images,
-        "olshausen": data.olshausen_images,
-        "kodak": data.kodak_images,
+def name_of_images(settings: Data) -> str:
+    """Return what the images are, in words, for the captions of pictures."""
+    names = {
+        "photographs": "bundled photographs",
+        "olshausen": "the images of 1996",
+        "kodak": "Kodak photographs",
     }
-    images = list(sets[settings.data]() if settings.data in sets else data.load_images(settings.data))
-    if settings.whitening == "none" or (settings.whitening == "auto" and settings.data == "olshausen"):
+    return name_of(settings.data, names) + (", whitened" if _is_whitened(settings) else "")
+
+
+def read_images(settings: Data) -> list[Array] | Array:
+    """Load the images, or the patches as images, say what was read, and whiten them as asked.
+
+    Raises:
+        ValueError: for a file that cannot be read, or that may hold patches or one image, and images that do
+            not vary.
+    """
+    check_file_settings(settings, _SETS, ("array", "layout"))
+    if settings.data in _SETS:
+        images = list(getattr(data, _SETS[settings.data])())
+    elif settings.layout == "patches":
+        return _read_patches(settings)
+    else:
+        images = list(data.load_images(settings.data, name=settings.array))
+        _check_layout(settings, images)
+    say(f"data: {describe_rows([image[None] for image in images])}")
+    if not _is_whitened(settings):
         return images
     white = [data.whiten_1996(image, settings.cutoff) for image in images]
     if not all(jnp.var(image) > 0 for image in white):
         raise ValueError("data: expected images that vary, got a constant one.")
     return [image * jnp.sqrt(_VARIANCE_1996 / jnp.var(image)) for image in white]
+
+
+def with_patch_size(model: Model, images: Sequence[Any] | Array, settings: Data) -> Model:
+    """Return the model with the side of patches that were given as rows.
+
+    Raises:
+        ValueError: if another side was asked for.
+    """
+    if settings.layout != "patches":
+        return model
+    side = images[0].shape[0]
+    if model.patch_size not in (side, Model.patch_size):
+        raise ValueError(f"patch_size: expected {side}, the side of the patches, got {model.patch_size}.")
+    return dataclasses.replace(model, patch_size=side)
+
+
+def _is_whitened(settings: Data) -> bool:
+    is_raw = settings.data != "olshausen" and settings.layout != "patches"
+    return settings.whitening == "1996" or (settings.whitening == "auto" and is_raw)
+
+
+def _read_patches(settings: Data) -> Array:
+    """Return the rows of an array as square images."""
+    if settings.whitening == "1996":
+        raise ValueError("whitening: expected auto or none for patches, which are too small for the filter.")
+    images = data.load_images(settings.data, name=settings.array)
+    rows = images[0]
+    if len(images) > 1 or (side := _side(rows.shape[1])) is None:
+        raise ValueError(
+            "layout: expected an array (patches, pixels) whose number of columns is a square, got "
+            f"{len(images)} of shape {rows.shape}; if the patches are columns, transpose it, array.T."
+        )
+    patches = rows.reshape(-1, side, side)
+    text = " (not whitened: the filter is for whole images)" if settings.whitening == "auto" else ""
+    say(f"data: {describe_rows([patches], 'patches')}{text}")
+    return patches
+
+
+def _side(n_pixels: int) -> int | None:
+    """Return the side of a square patch of so many pixels, or ``None`` if there is none."""
+    side = math.isqrt(n_pixels)
+    return side if side**2 == n_pixels and side > 1 else None
+
+
+def _check_layout(settings: Data, images: list[Array]) -> None:
+    """Raise ``ValueError`` for a matrix that may be one image or patches, unless the layout was given."""
+    is_array = Path(settings.data).suffix.lower() in (".npy", ".npz", ".mat")
+    if settings.layout is not None or len(images) > 1 or not is_array:
+        return
+    n_rows, n_columns = images[0].shape
+    side = _side(n_columns)
+    if side is None:
+        return
+    arrays = data.read_arrays(settings.data)  # once more, as images have lost the number of their axes
+    if not any(array.shape == (n_rows, n_columns) for array in arrays.values()):
+        return
+    command = f"neurojax sparse-coding --data {settings.data}"
+    command += f" --array {settings.array}" if settings.array is not None else ""
+    raise ValueError(
+        f"layout: {settings.data} may hold patches or an image. Type\n"
+        f"  {command} --layout patches    for {n_rows} patches of {side} × {side}, or\n"
+        f"  {command} --layout images     for one image of {n_rows} × {n_columns}."
+    )

@@ -21,7 +21,7 @@ Example:
 from ._batch import iterate_rows
 from ._gradients import AbstractGradient, Detached, Truncated
 from ._implicit import Conditioning, Implicit, conditioning
-from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem, Picard, Tangent
+from ._interfaces import AbstractProblem, AbstractSolver, AbstractStationaryProblem, Picard, Tangent, masked
 from ._iterate import iterate, trace
 from ._loop import Loop
 from ._slots import run_in_slots
@@ -47,6 +47,7 @@ __all__ = [
     "conditioning",
     "iterate",
     "iterate_rows",
+    "masked",
     "raise_unless_converged",
     "run_in_slots",
     "trace",

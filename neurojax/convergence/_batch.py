@@ -9,19 +9,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
+from .._arrays import native_leaves
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import RUNNING, Progress, check_loop
 from ._slots import count_rows, run_in_slots
 from ._solution import Solution, Status
 
-__all__ = ["iterate_rows"]
+__all__ = ["iterate_rows", "largest_divisor"]
 
 _MARGIN = 0.95  # of the tolerance, where the estimate is not the residual itself
 _N_ROUNDS = 4
 
 
 class _Work(NamedTuple):
-    """What a slot holds: a row's data, and how far its solver has come."""
+    """The contents of a slot: the data of a row and the progress of its solver."""
 
     data: PyTree
     progress: Progress
@@ -34,28 +35,33 @@ class _Round:
     solver: AbstractSolver
     problem: Callable[[Any], AbstractProblem]
     start: Callable[[Any, Any], Any]
-    interval: int
+    n_calls: int  # of the solver's step between two looks
     max_steps: int
     target: Array
 
     def begin(self, row) -> _Work:
         data, value, n_steps = row
         problem = self.problem(data)
-        return _Work(data, self.look(problem, self.start(problem, value), n_steps))
+        return _Work(data, self.assess(problem, self.start(problem, value), n_steps))
 
     def step(self, work: _Work) -> _Work:
         problem = self.problem(work.data)
         state = work.progress.state
-        if self.interval == 1:  # a loop would copy its carry
+        if self.n_calls == 1:  # a loop would copy its carry
             state = self.solver.step(problem, state)
         else:
-            state = lax.fori_loop(0, self.interval, lambda _, s: self.solver.step(problem, s), state)
-        return _Work(work.data, self.look(problem, state, work.progress.n_steps + self.interval))
+            state = lax.fori_loop(0, self.n_calls, lambda _, s: self.solver.step(problem, s), state)
+        return _Work(work.data, self.assess(problem, state, work.progress.n_steps + self.interval))
 
-    def look(self, problem, state, n_steps) -> Progress:
+    @property
+    def interval(self) -> int:
+        """The steps between two looks, as they are counted."""
+        return self.n_calls * self.solver.n_gradients
+
+    def assess(self, problem, state, n_steps) -> Progress:
         residual = self.solver.estimate(problem, state)
         status = jnp.where(residual <= self.target, Status.converged, RUNNING)
-        is_spent = (status == RUNNING) & (n_steps >= self.max_steps)
+        is_spent = (status == RUNNING) & (n_steps + self.interval > self.max_steps)
         status = jnp.where(is_spent, Status.max_steps_reached, status)
         status = jnp.where(jnp.isfinite(residual), status, Status.nonfinite)
         return Progress(state, n_steps, residual, status.astype(jnp.int32))
@@ -94,8 +100,10 @@ def iterate_rows(
         data: a pytree with a leading axis of rows.
         init: the first iterates, with a leading axis of rows.
         tol: the tolerance, in the residual's units.
-        max_steps: the most steps a row may take, ≥ 1.
-        steps_per_check: steps between two looks at the estimate, ≥ 1; rounded down to a divisor of max_steps.
+        max_steps: the most steps a row may take, ≥ 1, counted as by `iterate`. No row takes more.
+        steps_per_check: steps between two looks at the estimate, ≥ 1, or a block of the solver's; without
+            ``solution`` rounded down to a divisor of max_steps. A stretch between looks for which there is no
+            room is not begun.
         n_slots: rows at once, ≥ 1.
         start: (problem, value) ↦ the solver's state, where the first is cheaper than ``solver.init``.
         order: which rows come first; the longest should.
@@ -106,16 +114,19 @@ def iterate_rows(
         A solution with a leading axis of rows. Carries no gradient; rows that need more than ``max_steps``,
         or break, have their status.
     """
+    data, init = native_leaves("data", data), native_leaves("init", init)
     n_rows = count_rows("init", init)
     residual = jax.eval_shape(lambda d, v: problem(_first(d)).residual(_first(v)), data, init)
     check_loop(solver, residual, tol, max_steps, steps_per_check)
     margin = 1 if type(solver).estimate is AbstractSolver.estimate else _MARGIN
-    interval = _largest_divisor(max_steps, steps_per_check)
+    size = solver.n_gradients
+    n_calls = max(1, min(steps_per_check, max_steps) // size)
+    n_calls = n_calls if solution is not None else largest_divisor(max_steps // size, n_calls)
 
     def one_round(carry):
         solution, round_number = carry
         target = jnp.asarray(tol * margin * 0.5**round_number, residual.dtype)
-        this = _Round(solver, problem, _begin(solver, start, round_number), interval, max_steps, target)
+        this = _Round(solver, problem, _begin(solver, start, round_number), n_calls, max_steps, target)
         is_open = solution.status == RUNNING
         first = jnp.arange(n_rows) if order is None else order
         queue = first[jnp.argsort(~is_open[first], stable=True)]
@@ -166,7 +177,8 @@ def _certify(problem, data, solution: Solution, tol, max_steps: int, n_slots: in
     return Solution(solution.value, status, solution.n_steps, residual)
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
+    """Return the largest divisor of a positive number that is at most ``most``."""
     return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,14 +23,15 @@ __all__ = ["Conditioning", "Implicit", "conditioning"]
 
 
 class Implicit(AbstractGradient):
-    """By the implicit function theorem, on the part of the solution that moves.
+    """By the implicit function theorem, on the part of the solution that moves: the default of inference.
 
-    With G = problem.stationarity, a solution z(θ) has G(z, θ) = 0 on its support M (``tangent.mask``), and
-    stays at its kink elsewhere:  H_MM dz_M = −(∂G/∂θ dθ)_M, dz = 0 off M, with H = ∂G/∂z. The block is
-    symmetric, and positive definite at a strict minimum, so it is solved by conjugate gradients. The same
-    forward loop as `Detached`, and memory that does not grow with its steps.
+    With G = problem.stationarity, a solution z(θ) has P·G(z, θ) = 0, with P the projector onto the directions
+    in which it moves (``tangent.project``; for L1 the mask of its support), and stays at its kinks otherwise:
+    P H P dz = −P ∂G/∂θ dθ,  dz = P dz,  with H = ∂G/∂z. P H P is symmetric, and on P's range positive
+    definite at a strict minimum, so it is solved by conjugate gradients. The same forward loop as `Detached`,
+    and memory that does not grow with its steps.
 
-    Where the block is singular, as for two equal atoms that are both active, the solution is not a
+    Where P H P is singular there, as for two equal atoms that are both active, the solution is not a
     differentiable function of θ. Directions for which the system has a solution still get one (the shortest
     in the norm of D = ``tangent.diagonal``). A direction that conjugate gradients cannot solve to √ε of its
     length within ``max_steps`` is solved with H + damping·D in place of H, and what is not finite even then
@@ -40,11 +41,11 @@ class Implicit(AbstractGradient):
     Gradient:
         That of the solution, for a converged sample. What limits it is the code: with the support right, the
         derivatives of an L1 code in datum and strength are exact, those in the atoms as good as the code
-        times the condition of H_MM; with a coefficient on the wrong side of its threshold, that one's share
+        times the condition of P H P; with a coefficient on the wrong side of its threshold, that one's share
         is missing or too much. So converge well: a relative gap of 1e-5 or less. For a sample that ran out of
         steps, the same formula at its last iterate and support: finite, not the derivative of anything; mask
         it by its status. A ``nonfinite`` sample contributes zero. Zero with respect to the solver and the
-        start. Forward and reverse mode, of any order; the support and the choice of damping are constants.
+        start. Forward and reverse mode, of any order; the projector and the choice of damping are constants.
         Where a system is damped, forward and reverse mode may differ: each decides for its own direction.
 
     Attributes:
@@ -54,7 +55,9 @@ class Implicit(AbstractGradient):
         report: warn (`RuntimeWarning`, from the host, when the computation runs) where a system was damped.
 
     Raises:
-        ValueError: at trace time, for a problem that is not an `AbstractStationaryProblem`.
+        ValueError: when a derivative is taken, at trace time, for a problem that does not answer for its
+            linearization: one that is not an `AbstractStationaryProblem`, or whose penalty does not say in
+            which directions a solution moves. The forward pass takes any problem.
 
     Reference:
         Bertrand et al. 2020, Implicit differentiation of Lasso-type models; Blondel et al. 2022, section 2.1.
@@ -64,6 +67,7 @@ class Implicit(AbstractGradient):
     max_steps: int | None = eqx.field(default=None, static=True)
     damping: float = eqx.field(default=1e-3, static=True)
     report: bool = eqx.field(default=False, static=True)
+    needs_steps: ClassVar[bool] = False
 
     def __check_init__(self):
         if self.tol is not None:
@@ -78,11 +82,6 @@ class Implicit(AbstractGradient):
 
     def attach(self, problem: AbstractProblem, solution: Solution) -> Solution:
         """Give a solution that was found elsewhere its derivative with respect to the problem."""
-        if not isinstance(problem, AbstractStationaryProblem):
-            raise ValueError(
-                "gradient: Implicit expected an AbstractStationaryProblem, which knows its tangent, "
-                f"got {type(problem).__name__}; Unrolled and Truncated take any problem."
-            )
         solution = constant(solution)
         usable = solution.status != Status.nonfinite
         value = _at_solution(problem, solution.value, usable, self)
@@ -99,10 +98,15 @@ def _at_solution(problem, value, usable, settings: Implicit):
 @_at_solution.def_jvp
 def _at_solution_jvp(primals, tangents):
     problem, value, usable, settings = primals
+    if not isinstance(problem, AbstractStationaryProblem):
+        raise ValueError(
+            "gradient: Implicit expected an AbstractStationaryProblem, which knows its tangent, "
+            f"got {type(problem).__name__}; pass gradient=Detached() for a constant solution, or Unrolled() "
+            "or Truncated(k), which take any problem."
+        )
     value = _at_solution(problem, value, usable, settings)  # so that a second derivative sees this one
     problem, point = bounded((problem, value))
-    free, apply, diagonal = _flat_tangent(problem, point)
-    free = free & usable
+    project, apply, diagonal = _flat_tangent(problem, point, usable)
     moving, held = eqx.partition(problem, jax.tree.map(_is_given, tangents[0], is_leaf=_is_none))
 
     def stationarity(moving):
@@ -110,28 +114,34 @@ def _at_solution_jvp(primals, tangents):
 
     _, force = jax.jvp(stationarity, (moving,), (tangents[0],))
     change = lax.custom_linear_solve(
-        lambda v: jnp.where(free, apply(jnp.where(free, v, 0)), 0),
-        jnp.where(free, -force, 0),
-        partial(_conjugate_gradients, diagonal=diagonal, settings=settings),
+        lambda v: project(apply(project(v))),
+        project(-force),
+        partial(_conjugate_gradients, project=project, diagonal=diagonal, settings=settings),
         symmetric=True,
     )
     unravel = ravel_pytree(value)[1]
-    return value, unravel(jnp.where(free, change, 0))
+    return value, unravel(project(change))
 
 
-def _flat_tangent(problem: AbstractStationaryProblem, value):
-    """Return the tangent's mask, operator and diagonal as those of one vector."""
-    mask, operator, diagonal = problem.tangent(value)
+def _flat_tangent(problem: AbstractStationaryProblem, value, usable=True):
+    """Return the tangent's projector (of what is usable), operator and diagonal as those of one vector."""
+    project_tree, operator, diagonal = problem.tangent(value)
     unravel = ravel_pytree(value)[1]
+
+    def project(v):
+        return jnp.where(usable, ravel_pytree(project_tree(unravel(v)))[0], 0)
 
     def apply(v):
         return ravel_pytree(operator(unravel(v)))[0]
 
-    return ravel_pytree(mask)[0], apply, ravel_pytree(diagonal)[0]
+    return project, apply, ravel_pytree(diagonal)[0]
 
 
-def _conjugate_gradients(apply, force, *, diagonal, settings: Implicit):
-    """Solve ``apply(v) = force``; where that cannot be done, with ``damping·diagonal`` added."""
+def _conjugate_gradients(apply, force, *, project, diagonal, settings: Implicit):
+    """Solve ``apply(v) = force``; where that cannot be done, with ``damping·diagonal`` added.
+
+    The preconditioner is projected too, so that no step leaves the tangent space.
+    """
     tol = settings.tol or (1e-12 if force.dtype == jnp.float64 else 1e-6)
     max_steps = settings.max_steps or 2 * force.size
     # In units of the right-hand side, whose squares would leave float32's range.
@@ -140,7 +150,7 @@ def _conjugate_gradients(apply, force, *, diagonal, settings: Implicit):
     force = force / unit
 
     def solve(apply, force):
-        return cg(apply, force, tol=tol, maxiter=max_steps, M=lambda v: v / diagonal)[0]
+        return cg(apply, force, tol=tol, maxiter=max_steps, M=lambda v: project(v / diagonal))[0]
 
     exact = solve(apply, force)
     error = jnp.linalg.norm(apply(exact) - force)
@@ -148,16 +158,18 @@ def _conjugate_gradients(apply, force, *, diagonal, settings: Implicit):
     if settings.report:
         jax.debug.callback(_warn, is_solved)
     # A zero right-hand side ends at once: in a batch without degenerate samples this costs nothing.
-    rest = solve(lambda v: apply(v) + settings.damping * diagonal * v, jnp.where(is_solved, 0, force))
+    damped = lambda v: apply(v) + project(settings.damping * diagonal * v)  # noqa: E731
+    rest = solve(damped, jnp.where(is_solved, 0, force))
     return unit * jnp.where(is_solved, exact, jnp.where(jnp.isfinite(rest), rest, 0))
 
 
 class Conditioning(NamedTuple):
-    """How well a solution determines its own derivative; a field each, with the batch's axes under ``vmap``.
+    """The conditioning of a solution's own derivative; a field each, with the batch's axes under ``vmap``.
 
     Attributes:
-        n_free: how many entries of the solution move: the size of the support.
-        smallest: the least eigenvalue of D^−½ H D^−½ on the support (D: ``tangent.diagonal``).
+        n_free: the number of directions in which the solution moves, for L1 the size of the support.
+        smallest: the least eigenvalue of D^−½ H D^−½ in these directions (D: ``tangent.diagonal``, averaged
+            over what moves together).
         largest: its largest eigenvalue.
         is_degenerate: ``smallest ≤ 8·n·ε·largest`` for a solution of n entries: numerically singular, or not
             a minimum.
@@ -183,14 +195,19 @@ def conditioning(problem: AbstractStationaryProblem, value: Any) -> Conditioning
         The report; for an empty support both eigenvalues are 1 and nothing is degenerate.
     """
     problem, value = constant(bounded((problem, value)))
-    free, apply, diagonal = _flat_tangent(problem, value)
-    flat, scale = ravel_pytree(value)[0], jnp.sqrt(diagonal)
-    columns = jax.vmap(apply)(jnp.eye(flat.size, dtype=flat.dtype))
-    matrix = jnp.where(free & free[:, None], columns / scale / scale[:, None], 0)
-    # Off the support: an eigenvalue above all others, to be left out.
+    project, apply, diagonal = _flat_tangent(problem, value)
+    flat = ravel_pytree(value)[0]
+    projector = jax.vmap(project)(jnp.eye(flat.size, dtype=flat.dtype))
+    # P D P keeps its range: what P mixes has one scale.
+    share = jnp.sum(projector**2, axis=1)
+    mean = jnp.sum(projector**2 * diagonal, axis=1) / jnp.where(share > 0, share, 1)
+    scale = jnp.sqrt(jnp.where(share > 0, mean, 1))
+    columns = jax.vmap(lambda v: project(apply(v)))(projector)
+    matrix = columns / scale / scale[:, None]
+    # Off the tangent space: an eigenvalue above all others, to be left out.
     bound = jnp.maximum(jnp.max(jnp.sum(jnp.abs(matrix), axis=0)), 1)
-    eigenvalues = jnp.linalg.eigvalsh(matrix + jnp.diag(jnp.where(free, 0, bound)))
-    n_free = jnp.sum(free)
+    eigenvalues = jnp.linalg.eigvalsh(matrix + bound * (jnp.eye(flat.size, dtype=flat.dtype) - projector))
+    n_free = jnp.round(jnp.trace(projector)).astype(jnp.int32)
     smallest = jnp.where(n_free > 0, eigenvalues[0], 1)
     largest = jnp.where(n_free > 0, eigenvalues[jnp.maximum(n_free - 1, 0)], 1)
     threshold = 8 * flat.size * jnp.finfo(flat.dtype).eps * largest

@@ -2,18 +2,22 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._arrays import native_leaves
+from .._final import check_bases
 from .._types import Scalar
 
-__all__ = ["AbstractProblem", "AbstractSolver", "AbstractStationaryProblem", "Picard", "Tangent"]
+__all__ = ["AbstractProblem", "AbstractSolver", "AbstractStationaryProblem", "Picard", "Tangent", "masked"]
 
 
 class AbstractProblem(eqx.Module):
-    """What is to be solved, for one sample.
+    """A problem to be solved, for one sample.
 
     A problem is a pytree that holds every array the solution depends on; nothing may be closed over.
     """
@@ -28,19 +32,30 @@ class AbstractProblem(eqx.Module):
 
 
 class Tangent(NamedTuple):
-    """A problem linearised at a solution: what `Implicit` solves for the solution's derivative.
+    """A problem linearized at a solution: what `Implicit` solves for the solution's derivative.
 
     Attributes:
-        mask: which entries of the value move; booleans of the value's form.
-        operator: the symmetric linear map v ↦ ∂stationarity/∂value·v. Only its block on the mask counts,
-            positive definite at a strict minimum.
+        project: the orthogonal projector P onto the directions in which the solution moves. A mask is the
+            special case in which some entries move and the others do not: ``masked`` makes its projector.
+        operator: the symmetric linear map v ↦ ∂stationarity/∂value·v. Only P·operator·P counts, which is
+            positive definite on P's range at a strict minimum.
         diagonal: positive numbers near the operator's diagonal: the preconditioner, and the scale in which
             a degenerate operator is damped.
     """
 
-    mask: PyTree
+    project: Callable[[Any], Any]
     operator: Callable[[Any], Any]
     diagonal: PyTree
+
+
+def masked(mask: PyTree) -> Callable[[Any], Any]:
+    """Return the projector that keeps the entries of a mask, booleans of the value's form."""
+
+    def project(value: PyTree) -> PyTree:
+        value = native_leaves("value", value)
+        return jax.tree.map(lambda keep, leaf: jnp.where(keep, leaf, 0), mask, value)
+
+    return project
 
 
 class AbstractStationaryProblem(AbstractProblem):
@@ -48,7 +63,7 @@ class AbstractStationaryProblem(AbstractProblem):
 
     @abstractmethod
     def stationarity(self, value: Any) -> Any:
-        """Return the energy's gradient, zero at a solution on the mask of its tangent.
+        """Return the energy's gradient, whose part along the tangent is zero at a solution.
 
         The derivative with respect to the problem is taken through this method: it should reach every array
         that the solution depends on, each by one way only.
@@ -56,11 +71,33 @@ class AbstractStationaryProblem(AbstractProblem):
 
     @abstractmethod
     def tangent(self, value: Any) -> Tangent:
-        """Return the linearisation in ``value``, with the problem fixed."""
+        """Return the linearization in ``value``, with the problem fixed."""
 
 
 class AbstractSolver(eqx.Module):
-    """A method of solution: hyper-parameters, and what to do with them. Looping is not its business."""
+    """A method of solution: hyper-parameters, and what to do with them. Looping is not its business.
+
+    Concrete solvers are final: a subclass of one raises ``TypeError`` when it is defined.
+
+    Attributes:
+        has_smooth_steps: whether the derivative of the iterates tends to that of the solution, as it does
+            where a step is a fixed map, or tends to one. `Unrolled` and `Truncated` refuse a solver that says
+            ``False``; `SpaRSA` does, for its step sizes never settle.
+    """
+
+    has_smooth_steps: ClassVar[bool] = True
+
+    @property
+    def n_gradients(self) -> int:
+        """The number of gradients a step evaluates, in which ``n_steps`` and ``max_steps`` count. Here: 1.
+
+        A solver whose step is a block of several says how many, so that all solvers are counted alike.
+        """
+        return 1
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        check_bases(cls, AbstractSolver)
 
     @abstractmethod
     def init(self, problem: Any, value: Any) -> Any:
@@ -77,7 +114,7 @@ class AbstractSolver(eqx.Module):
     def estimate(self, problem: Any, state: Any) -> Scalar:
         """Return ``problem.residual(self.value(state))``, or what comes near it and costs less.
 
-        `iterate_batch` stops on it, and checks the residual itself afterwards.
+        `iterate_rows` stops on it, and checks the residual itself afterwards.
         """
         return problem.residual(self.value(state))
 

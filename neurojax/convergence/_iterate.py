@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._arrays import native_leaves
 from .._checks import check_at_least, check_kind
 from .._trees import constant
-from ._gradients import AbstractGradient, Detached
+from ._gradients import AbstractGradient
+from ._implicit import Implicit
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop, check_loop
 from ._solution import Solution
@@ -24,7 +27,7 @@ def iterate(
     tol: float,
     max_steps: int,
     steps_per_check: int = 10,
-    gradient: AbstractGradient = Detached(),  # noqa: B008
+    gradient: AbstractGradient = Implicit(),  # noqa: B008
 ) -> Solution:
     """Step a solver until ``problem.residual(value) ≤ tol``.
 
@@ -36,22 +39,28 @@ def iterate(
         problem: what is solved.
         init: the first iterate, of the form of the solution.
         tol: the tolerance, in the residual's units; at least 8 machine epsilons of the residual's dtype.
-        max_steps: the most steps one sample may take, ≥ 1.
-        steps_per_check: steps between two looks at the residual, ≥ 1.
-        gradient: how derivatives pass through: `Detached`, `Implicit`, `Unrolled` or `Truncated`.
+        max_steps: the most steps one sample may take, ≥ 1. Where the solver's step is a block of several
+            (``solver.n_gradients``, as of `SpaRSA`) each of these counts, and only whole blocks are taken.
+        steps_per_check: steps between two looks at the residual, ≥ 1, counted likewise; a block at least.
+        gradient: how derivatives pass through: `Implicit`, `Detached`, `Unrolled` or `Truncated`. Whatever
+            the problem, `Implicit` costs nothing until a derivative is taken.
 
     Returns:
         The solution. Running out of steps and non-finite values are statuses, never exceptions.
 
     Raises:
         ValueError: at trace time, for arguments of another kind, for a ``tol`` that is not positive or below
-            8 epsilons, for counts below 1 and for a residual that is not one real number.
+            8 epsilons, for counts below 1 and for a residual that is not one real number; and when a
+            derivative is taken by `Implicit` of a problem that does not answer for it.
     """
     check_kind("problem", problem, AbstractProblem)
     check_kind("gradient", gradient, AbstractGradient)
+    init = native_leaves("init", init)
     check_loop(solver, jax.eval_shape(problem.residual, init), tol, max_steps, steps_per_check)
-    loop = Loop(constant(tol), max_steps, min(steps_per_check, max_steps))
-    return gradient.solve(loop, solver, problem, init)
+    size = solver.n_gradients
+    most, between = max_steps // size, max(1, min(steps_per_check, max_steps) // size)
+    solution = gradient.solve(Loop(constant(tol), most, between), solver, problem, init)
+    return solution if size == 1 else eqx.tree_at(lambda s: s.n_steps, solution, solution.n_steps * size)
 
 
 def trace(solver: AbstractSolver, problem: AbstractProblem, init: Any, n_steps: int) -> Any:
@@ -70,7 +79,7 @@ def trace(solver: AbstractSolver, problem: AbstractProblem, init: Any, n_steps: 
     Gradient: through every step.
     """
     check_at_least("n_steps", n_steps, 1)
-    start = solver.init(problem, init)
+    start = solver.init(problem, native_leaves("init", init))
 
     def step(state, _):
         state = solver.step(problem, state)

@@ -13,13 +13,13 @@ from .._checks import check_at_least, check_kind, check_positive, check_real, ch
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._solution import Solution, Status
 
-__all__ = ["RUNNING", "Loop", "Progress", "check_loop"]
+__all__ = ["RUNNING", "Loop", "Progress", "check_loop", "check_tol", "default_tol", "given_tol"]
 
 RUNNING = -1
 
 
 class Progress(NamedTuple):
-    """How far one run has come: the solver's state, steps taken, the last residual and its status."""
+    """The progress of one run: the solver's state, steps taken, the last residual and its status."""
 
     state: Any
     n_steps: Array
@@ -34,23 +34,25 @@ class Loop(eqx.Module):
     max_steps: int = eqx.field(static=True)
     steps_per_check: int = eqx.field(static=True)
 
-    def look(self, problem: AbstractProblem, value: Any) -> tuple[Array, Array]:
+    def assess(self, problem: AbstractProblem, value: Any) -> tuple[Array, Array]:
         """Return the residual at ``value``, and its status; ``RUNNING`` above the tolerance."""
         residual = problem.residual(value)
         status = jnp.where(residual <= self.tol, Status.converged, RUNNING)
         return residual, jnp.where(jnp.isfinite(residual), status, Status.nonfinite).astype(jnp.int32)
 
     def start(self, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Progress:
-        """Look at the start."""
+        """Assess the start."""
         state = solver.init(problem, init)
-        return Progress(state, jnp.int32(0), *self.look(problem, solver.value(state)))
+        return Progress(state, jnp.int32(0), *self.assess(problem, solver.value(state)))
 
-    def take(self, n_steps: int, solver: AbstractSolver, problem: AbstractProblem, progress: Progress):
-        """Take ``n_steps`` steps, without a look between them, and look."""
+    def step_and_assess(
+        self, n_steps: int, solver: AbstractSolver, problem: AbstractProblem, progress: Progress
+    ):
+        """Take ``n_steps`` steps and assess the last iterate, not those between."""
         state = lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), progress.state)
-        return Progress(state, progress.n_steps + n_steps, *self.look(problem, solver.value(state)))
+        return Progress(state, progress.n_steps + n_steps, *self.assess(problem, solver.value(state)))
 
-    def has_room(self, n_steps: int, most: ArrayLike, progress: Progress) -> Array:
+    def may_step(self, n_steps: int, most: ArrayLike, progress: Progress) -> Array:
         """Return whether the run goes on and may take ``n_steps`` more of ``most``."""
         return (progress.status == RUNNING) & (progress.n_steps + n_steps <= most)
 
@@ -63,8 +65,8 @@ class Loop(eqx.Module):
     ) -> Progress:
         """Step until the run ends or has taken ``most`` steps."""
         for n_steps in self.blocks(most):
-            room = partial(self.has_room, n_steps, most)
-            progress = lax.while_loop(room, partial(self.take, n_steps, solver, problem), progress)
+            room = partial(self.may_step, n_steps, most)
+            progress = lax.while_loop(room, partial(self.step_and_assess, n_steps, solver, problem), progress)
         return progress
 
     def finish(self, solver: AbstractSolver, progress: Progress) -> Solution:
@@ -86,13 +88,32 @@ def check_loop(solver, residual, tol: ArrayLike, max_steps: int, steps_per_check
     check_kind("solver", solver, AbstractSolver)
     check_at_least("max_steps", max_steps, 1)
     check_at_least("steps_per_check", steps_per_check, 1)
-    check_positive("tol", tol)
+    if max_steps < solver.n_gradients:
+        raise ValueError(
+            f"max_steps: expected at least {solver.n_gradients}, the gradients of one step of "
+            f"{type(solver).__name__}, got {max_steps}."
+        )
     check_shape("residual", residual, (), "one number for all that is solved together")
     check_real("residual", residual)
-    if is_concrete(tol):
-        dtype = residual.dtype
-        least = 8 * float(jnp.finfo(dtype).eps)
-        if np.any(np.asarray(tol) < least):
-            raise ValueError(
-                f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}."
-            )
+    check_tol(tol, residual.dtype)
+
+
+def check_tol(tol: ArrayLike, dtype) -> None:
+    """Raise ``ValueError`` for a concrete tolerance that is not positive, or below what a dtype resolves."""
+    check_positive("tol", tol)
+    least = 8 * float(jnp.finfo(dtype).eps)
+    if is_concrete(tol) and np.any(np.asarray(tol) < least):
+        raise ValueError(f"tol: expected at least 8 machine epsilons of {dtype} ({least:.2g}), got {tol}.")
+
+
+def default_tol(dtype) -> float:
+    """Return the tolerance for a dtype: 1e-5, 1e-10 in float64, and 8 machine epsilons in half precision."""
+    return 1e-10 if dtype == jnp.float64 else max(1e-5, 8 * float(jnp.finfo(dtype).eps))
+
+
+def given_tol(tol: float | None, dtype) -> float:
+    """Return a tolerance that values of a dtype can meet, or raise ``ValueError``; ``None``: the default."""
+    if tol is None:
+        return default_tol(dtype)
+    check_tol(tol, dtype)
+    return tol

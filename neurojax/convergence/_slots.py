@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Int, Integer, PyTree
 
+from .._arrays import device_array, native_leaves
 from .._checks import check_at_least, check_rank, check_size
 from .._types import Count
 
@@ -84,6 +85,7 @@ def run_in_slots(
         >>> run_in_slots(lambda n: (n, 0), step, lambda s: s[0] == 1, numbers, n_slots=2)[1].tolist()
         [0, 8, 16, 111]
     """
+    rows = jax.tree.map(device_array, native_leaves("rows", rows))
     n_rows = count_rows("rows", rows)
     check_at_least("n_slots", n_slots, 1)
     n_slots = min(n_slots, n_rows)

@@ -1,4 +1,4 @@
-"""What a convergence loop returns: the value, and how far it may be trusted."""
+"""Solutions of convergence loops: values, and how far they may be trusted."""
 
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 
 class Status(IntEnum):
-    """How one sample ended.
+    """The status with which a sample ended.
 
     Attributes:
         converged: the residual fell to the tolerance.
@@ -24,12 +24,15 @@ class Status(IntEnum):
         nonfinite: the residual became NaN or infinite; the value is as the solver left it, never mended.
         truncated: the value has more non-zero coefficients than were asked for; the largest are kept. The
             residual and the steps are those of the whole.
+        unbounded: the residual fell to the tolerance, yet the objective goes on falling along a direction
+            that no penalty holds back: it has no finite optimum, and the value is one of many on the way.
     """
 
     converged = 0
     max_steps_reached = 1
     nonfinite = 2
     truncated = 3
+    unbounded = 4
 
 
 class Solution(eqx.Module, Generic[Value]):

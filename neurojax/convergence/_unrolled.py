@@ -2,7 +2,7 @@
 
 from functools import partial
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._trees import bounded
-from ._gradients import AbstractGradient
+from ._gradients import AbstractGradient, check_steps
 from ._interfaces import AbstractProblem, AbstractSolver
 from ._loop import Loop
 from ._solution import Solution, Status
@@ -28,20 +28,30 @@ class Unrolled(AbstractGradient):
     copy a sample of what the derivative is taken in, for example of the atoms.
 
     Gradient:
-        Exact for the iterate that is returned, converged or not; it tends to the derivative of the solution
-        as the iterate tends to it, about as fast. With respect to the problem, the solver's arrays
-        and the start. A sample whose status is ``nonfinite`` contributes zero. Reverse mode only:
-        ``jax.jvp`` raises JAX's ``TypeError: can't apply forward-mode autodiff (jvp) to a
+        Exact for the iterate that is returned, converged or not. It tends to the derivative of the solution
+        as the iterate tends to it, but later: momentum that has not died away, and coefficients that crossed
+        their threshold in the last steps, are in it. Trust it as that of the solution where a run goes on
+        well beyond the tolerance that the value needs. For L1 codes of 64-dimensional noise with 128 atoms,
+        stopped by `FISTA` at a relative gap of 1e-5 in float32, its error was 3 % of the length of the
+        derivative and 32 % in the worst entry; `Implicit` had 4e-6 at the same codes. With respect to the
+        problem, the solver's arrays and the start. A sample whose status is ``nonfinite`` contributes zero.
+        Reverse mode only: ``jax.jvp`` raises JAX's ``TypeError: can't apply forward-mode autodiff (jvp) to a
         custom_vjp function``. Second derivatives by forward over reverse mode (``jax.hessian``); reverse over
         reverse raises JAX's ``ValueError: Reverse-mode differentiation does not work for lax.while_loop``.
         `Implicit` and `Truncated` give all of these.
+
+    Raises:
+        ValueError: at trace time, for a solver without ``has_smooth_steps``, such as `SpaRSA`.
 
     Reference:
         Griewank & Walther 2008, Evaluating derivatives, section 12.2, with one level of checkpoints.
     """
 
+    needs_steps: ClassVar[bool] = True
+
     def solve(self, loop: Loop, solver: AbstractSolver, problem: AbstractProblem, init: Any) -> Solution:
         """Return the solution, differentiable through the steps taken."""
+        check_steps(self, solver)
         return _run((solver, problem, init), loop)
 
 
@@ -69,13 +79,13 @@ def _forward(perturbed, learner, loop: Loop):
             checkpoints,
             progress.state,
         )
-        room = partial(loop.has_room, n_steps, jnp.minimum((index + 1) * stretch, loop.max_steps))
-        take = partial(loop.take, n_steps, solver, problem)
+        room = partial(loop.may_step, n_steps, jnp.minimum((index + 1) * stretch, loop.max_steps))
+        take = partial(loop.step_and_assess, n_steps, solver, problem)
         return lax.while_loop(room, take, progress), checkpoints
 
     carry = progress, checkpoints
     for n_steps in loop.blocks(loop.max_steps):
-        room = partial(loop.has_room, n_steps, loop.max_steps)
+        room = partial(loop.may_step, n_steps, loop.max_steps)
         carry = lax.while_loop(lambda c, room=room: room(c[0]), partial(advance, n_steps), carry)
     progress, checkpoints = carry
     return loop.finish(solver, progress), (progress, checkpoints)

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Literal, get_args
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._arrays import device_array
 from .._untrusted import open_regular, read_all
 from ._files import read_arrays
 from ._sets import download_file, find_file
@@ -62,7 +62,7 @@ def binarized_mnist(split: Split = "train") -> Float[Array, "samples 784"]:
             f"{path}: expected the published {split} rows (SHA-256 {_SHA256[split]} as text), got "
             f"{len(rows)} rows with {came}. Remove the file to have it downloaded again."
         )
-    return jnp.asarray(rows.astype(np.float32))
+    return device_array(rows.astype(np.float32))
 
 
 def parse_amat(text: bytes, n_columns: int) -> np.ndarray:

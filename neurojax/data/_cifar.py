@@ -9,10 +9,10 @@ from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast, get_args
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._arrays import device_array
 from ._sets import download_file, find_file
 
 __all__ = ["CIFAR10_CLASSES", "LabelledColourImages", "cifar10"]
@@ -123,7 +123,7 @@ def _labelled(batches: list[bytes]) -> LabelledColourImages:
     planes = records[:, 1:].reshape(-1, _N_CHANNELS, _SIDE, _SIDE)
     images = planes.transpose(0, 2, 3, 1).astype(np.float32, order="C")
     images /= np.float32(255)
-    return LabelledColourImages(jnp.asarray(images), jnp.asarray(records[:, 0].astype(np.int32)))
+    return LabelledColourImages(device_array(images), device_array(records[:, 0].astype(np.int32)))
 
 
 def _read_plain(path: Path, batch: _Batch) -> bytes:

@@ -9,10 +9,11 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._arrays import device_array
+from .._paths import user_path
 from .._untrusted import open_regular, read_all
 from ._sets import download_file, find_file
 
@@ -148,7 +149,7 @@ def _check_split(split: str) -> None:
 def _labelled(pixels: np.ndarray, labels: np.ndarray) -> LabelledImages:
     images = pixels.astype(np.float32)
     images /= np.float32(255)
-    return LabelledImages(jnp.asarray(images), jnp.asarray(labels.astype(np.int32)))
+    return LabelledImages(device_array(images), device_array(labels.astype(np.int32)))
 
 
 def _mnist_array(file: _MnistFile) -> np.ndarray:
@@ -189,7 +190,7 @@ def read_idx(path: str | Path, *, sha256: str | None = None) -> np.ndarray:
         ...     read_idx(path)
         array([7, 2, 1], dtype=uint8)
     """
-    path = Path(path)
+    path = user_path(path)
     file, _ = open_regular(path)
     with file:
         is_zipped = file.read(len(_GZIP)) == _GZIP

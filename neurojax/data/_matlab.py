@@ -1,223 +1,160 @@
-"""MATLAB files, checked element by element before SciPy reads them.
+"""MATLAB files of every version: SciPy reads 4 to 7.2, h5py reads 7.3.
 
-SciPy takes memory for what a file announces, and trusts its counts: 200 bytes can ask for gigabytes, or send
-the reader back to where it was. So what is compressed is inflated here, within a limit, and every
-count is compared with the bytes that are there; then SciPy reads it from memory.
+SciPy alone can be made to take gigabytes for texts, cells and structures that a small file announces, nested
+cells crash it, and so does a number of a type that there is not. So only arrays of numbers are asked of it,
+which are first inflated within a limit, and the types and sizes of their parts checked.
 """
 
-import math
 import struct
+import warnings
 import zlib
-from io import BufferedIOBase, BytesIO
-from typing import Any, NamedTuple
+from io import BufferedIOBase
+from typing import Any
 
+import numpy as np
 import scipy.io
 
-from .._untrusted import inflated_limit, read_all
+from .._untrusted import inflated_limit
 
 __all__ = ["read_matlab"]
 
-_HEADER = 128
-_MATRIX, _COMPRESSED = 14, 15
-_TYPES = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18)
-_CELL, _STRUCT, _OBJECT, _CHARACTERS, _SPARSE = 1, 2, 3, 4, 5
-_NUMBERS = range(6, 16)
-_UNREAD = (16, 17)  # functions, and objects that only MATLAB reads
-_COMPLEX = 1 << 11
-_MOST_AXES, _MOST_DEPTH, _MOST_ELEMENTS = 32, 32, 2**20
-_ITEM_BYTES_4 = (8, 4, 4, 2, 2, 1)
+_HEADER, _COMPRESSED = 128, 15
+_NUMBER_CLASSES, _UNREAD, _TYPES = range(6, 16), 16, (1, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_NUMBERS = ("double", "single", "logical", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)))
 
 
-def read_matlab(file: BufferedIOBase, n_bytes: int, most_bytes: int) -> dict[str, Any]:
-    """Return what `scipy.io.loadmat` makes of a file of version 4 to 7.2, without functions and such objects.
+def read_matlab(file: BufferedIOBase, n_bytes: int, most_bytes: int) -> dict[str, np.ndarray]:
+    """Return the arrays of numbers in a MATLAB file; texts, cells, structures and sparse arrays are left out.
 
-    Memory, times the file with its compressed parts inflated: about four for numbers, eight for texts of
-    one-byte characters, twenty for empty cells (of which no more than 2²⁰ are read). At most 2²⁰ elements, 32
-    levels of cells and structures, 32 axes.
+    Memory: up to twice that of the arrays.
 
     Args:
         file: the open file, at its beginning.
         n_bytes: its size.
-        most_bytes: what its compressed parts may come to beside 64 ``n_bytes``.
+        most_bytes: compressed parts may inflate to this and 64 ``n_bytes``.
 
     Raises:
-        ValueError: if a count is not that of the bytes there, or beyond a limit.
-
-    Reference: MAT-File Format (The MathWorks), levels 4 and 5.
+        ValueError: if the file is damaged, beyond the limit, or holds no array of numbers.
+        ImportError: for version 7.3, which is HDF5, where h5py is not installed; says what to type.
     """
-    content = bytes(read_all(file, n_bytes))
-    if len(content) < 20:
-        raise ValueError(f"expected at least 20 bytes, got {len(content)}.")
-    if 0 in content[:4]:
-        _check_version_4(content)
-        return scipy.io.loadmat(BytesIO(content))
-    return scipy.io.loadmat(BytesIO(_inflated(content, inflated_limit(n_bytes, most_bytes))))
+    start = file.read(_HEADER)
+    file.seek(512)
+    if start.startswith(_HDF5) or file.read(len(_HDF5)) == _HDF5:
+        return _read_hdf5(file, inflated_limit(n_bytes, most_bytes))
+    file.seek(0)
+    if 0 in start[:4]:  # version 4, whose variables only loadmat can list without going round in circles
+        arrays, kinds = scipy.io.loadmat(file), {}
+    else:
+        _check_elements(file, start, n_bytes, inflated_limit(n_bytes, most_bytes))
+        kinds = _kinds(file)
+        wanted = [name for name, kind in kinds.items() if kind in _NUMBERS]
+        file.seek(0)
+        arrays = scipy.io.loadmat(file, variable_names=wanted) if wanted else {}
+    return _some({name: array for name, array in arrays.items() if _is_numbers(array)}, kinds)
 
 
-def _check_version_4(content: bytes) -> None:
-    order = "<" if 0 <= struct.unpack_from("<i", content)[0] <= 5000 else ">"
-    at = 0
-    while at < len(content):
-        if at + 20 > len(content):
-            raise ValueError(f"expected a header of 20 bytes at byte {at}, got {len(content) - at}.")
-        kind, n_rows, n_columns, is_complex, n_name = struct.unpack_from(f"{order}5i", content, at)
-        is_kind = kind >= 0 and kind // 100 % 10 == 0 and kind // 10 % 10 < 6 and kind % 10 < 3
-        if not is_kind or min(n_rows, n_columns) < 0 or is_complex not in (0, 1) or n_name < 1:
-            raise ValueError(f"expected a header of version 4 at byte {at}, got {content[at : at + 20]!r}.")
-        n_parts = 2 if is_complex and kind % 10 != 2 else 1
-        at += 20 + n_name + _ITEM_BYTES_4[kind // 10 % 10] * n_rows * n_columns * n_parts
-        if at > len(content):
-            raise ValueError(f"expected {at} bytes, as a matrix of {n_rows} × {n_columns} says, got fewer.")
+def _is_numbers(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "biufc"
 
 
-def _inflated(content: bytes, limit: int) -> bytes:
-    """Return a checked file of version 5, with nothing compressed and without what is not read."""
-    if len(content) < _HEADER or content[126:128] not in (b"IM", b"MI"):
-        raise ValueError(f"expected a header of {_HEADER} bytes, got {content[:_HEADER][-8:]!r} at its end.")
-    order = "<" if content[126:128] == b"IM" else ">"
-    out, at, budget = BytesIO(), _HEADER, _Count(_MOST_ELEMENTS)
-    out.write(content[:_HEADER])
-    while at < len(content):
-        if at + 8 > len(content):
-            raise ValueError(f"expected a tag of 8 bytes at byte {at}, got {len(content) - at}.")
-        kind, size = struct.unpack_from(f"{order}2I", content, at)
-        start, at = at, at + 8 + size
-        if at > len(content):
-            raise ValueError(f"expected {size} bytes after byte {start + 8}, got {len(content) - start - 8}.")
-        element = content[start:at]
+def _some(arrays: dict[str, np.ndarray], kinds: dict[str, str]) -> dict[str, np.ndarray]:
+    if not arrays:
+        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+        raise ValueError(
+            f"expected an array of numbers, got {found:.300}; save the numbers themselves, in MATLAB "
+            "images = data.images; save('file.mat', 'images', '-v7')"
+        )
+    return arrays
+
+
+def _kinds(file: BufferedIOBase) -> dict[str, str]:
+    """Return the class of each variable of a file of version 5 to 7.2."""
+    file.seek(0)
+    kinds: dict[str, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of duplicate names, which are refused here
+        for name, _, kind in scipy.io.whosmat(file):
+            if name in kinds:
+                raise ValueError(f"expected one variable of each name, got two called {name}")
+            if not name.startswith("__"):
+                kinds[name] = kind
+    return kinds
+
+
+def _check_elements(file: BufferedIOBase, start: bytes, n_bytes: int, limit: int) -> None:
+    """Raise ``ValueError`` unless the elements lie in the file and inflate within the limit."""
+    order, at = ">" if start[126:128] == b"MI" else "<", _HEADER
+    while at + 8 <= n_bytes:
+        file.seek(at)
+        tag = file.read(8)
+        kind, size = struct.unpack(f"{order}2I", tag)
+        at += 8 + size
+        if at > n_bytes:
+            raise ValueError(f"expected an element of {size} bytes at byte {at - size}, got a shorter file")
+        element = file.read(size)
         if kind == _COMPRESSED:
-            element = _unpacked(element[8:], limit)
+            tag, element = b"", zlib.decompressobj().decompress(element, limit + 1)
             limit -= len(element)
-        if _Walk(element, order, budget).variable():
-            out.write(element)
-    return out.getvalue()
+            if limit < 0:
+                raise ValueError("expected compressed parts within the limit of most_bytes, got more")
+        _check_types(tag + element, order)
 
 
-def _unpacked(packed: bytes, limit: int) -> bytes:
-    unpacker = zlib.decompressobj()
-    element = unpacker.decompress(packed, limit + 1)
-    if len(element) > limit:
-        raise ValueError(f"expected compressed parts of at most {limit} bytes more, got more.")
-    if not unpacker.eof:
-        raise ValueError("expected a whole compressed element, got one cut short.")
-    return element
+def _check_types(element: bytes, order: str) -> None:
+    """Raise ``ValueError`` unless what SciPy reads of an array is numbers that lie in the element.
 
-
-class _Count:
-    """How many elements may yet come."""
-
-    def __init__(self, most: int):
-        self.left = most
-
-    def take(self, n: int = 1) -> None:
-        self.left -= n
-        if self.left < 0:
-            raise ValueError(f"expected at most {_MOST_ELEMENTS} elements, got more.")
-
-
-class _Element(NamedTuple):
-    kind: int
-    start: int
-    size: int
-    stop: int  # with what fills it up to 8 bytes
-
-
-class _Walk:
-    """A walk through one element in the order in which SciPy reads it."""
-
-    def __init__(self, content: bytes, order: str, budget: _Count):
-        self.content, self.order, self.budget = content, order, budget
-
-    def variable(self) -> bool:
-        """Check a variable, and return whether it is of a kind that is read."""
-        whole = self._element(0, len(self.content))
-        # SciPy goes on where it is done; so there must be nothing else.
-        if whole.kind != _MATRIX or whole.start + whole.size != len(self.content):
-            raise ValueError(f"expected one matrix in {len(self.content)} bytes, got {whole}.")
-        flags = self._element(whole.start, len(self.content))
-        if flags.size == 8 and self._numbers(flags, "I")[0] & 0xFF in _UNREAD:
-            return False
-        self._matrix(whole, 0)
-        return True
-
-    def _element(self, at: int, stop: int) -> _Element:
-        self.budget.take()
-        if at + 8 > stop:
-            raise ValueError(f"expected a tag of 8 bytes, got {stop - at}.")
-        word, size = struct.unpack_from(f"{self.order}2I", self.content, at)
-        if word >> 16:  # a small element: its tag has its size and its data
-            kind, size, start, end = word & 0xFFFF, word >> 16, at + 4, at + 8
-            if size > 4:
-                raise ValueError(f"expected at most 4 bytes in a small element, got {size}.")
-        else:
-            kind, start = word, at + 8
-            end = start + size + (0 if kind == _MATRIX else -size % 8)
-        if end > stop:
-            raise ValueError(f"expected an element of {size} bytes, got {stop - start}.")
-        return _Element(kind, start, size, end)
-
-    def _numbers(self, element: _Element, code: str) -> tuple[int, ...]:
-        return struct.unpack_from(f"{self.order}{element.size // 4}{code}", self.content, element.start)
-
-    def _data(self, at: int, stop: int) -> _Element:
-        element = self._element(at, stop)
-        if element.kind not in _TYPES:
-            raise ValueError(f"expected numbers, got an element of type {element.kind}.")
-        return element
-
-    def _matrix(self, whole: _Element, depth: int) -> None:
-        if whole.kind != _MATRIX:
-            raise ValueError(f"expected a matrix, got an element of type {whole.kind}.")
-        if depth > _MOST_DEPTH:
-            raise ValueError(f"expected at most {_MOST_DEPTH} levels of cells and structures, got more.")
-        if depth and not whole.size:
+    That is all of an array of numbers, and the shape and the name of another.
+    """
+    array_class = struct.unpack_from(f"{order}I", element, 16)[0] & 0xFF if len(element) >= 24 else _UNREAD
+    n_parts = len(element) if array_class in _NUMBER_CLASSES else 2
+    at = len(element) if array_class >= _UNREAD else 24  # behind the tag of the array and its flags
+    for _ in range(n_parts):
+        if at + 8 > len(element):
             return
-        stop = whole.start + whole.size
-        flags = self._element(whole.start, stop)
-        if (flags.kind, flags.size) != (6, 8) or flags.start != whole.start + 8:
-            raise ValueError(f"expected 8 bytes of flags, got {flags}.")
-        word = self._numbers(flags, "I")[0]
-        sizes = self._data(flags.stop, stop)
-        shape = self._numbers(sizes, "i")
-        if sizes.kind not in (5, 6) or sizes.size % 4 or len(shape) > _MOST_AXES or min(shape, default=0) < 0:
-            raise ValueError(f"expected at most {_MOST_AXES} sizes of at least 0, got {shape}.")
-        name = self._data(sizes.stop, stop)
-        count = math.prod(shape)
-        kind = word & 0xFF
-        if kind != _SPARSE and count > stop - name.stop:
-            raise ValueError(f"expected {stop - name.stop} bytes to hold shape {shape}.")
-        end = self._content(kind, bool(word & _COMPLEX), count, _Element(0, name.stop, 0, stop), depth)
-        if end != stop:
-            raise ValueError(f"expected a matrix to end after {whole.size} bytes, got {end - whole.start}.")
+        word, size = struct.unpack_from(f"{order}2I", element, at)
+        is_small = word >> 16 > 0  # the tag has the size and the data
+        if word & 0xFFFF not in _TYPES:
+            raise ValueError(f"expected numbers, got an element of type {word & 0xFFFF}")
+        at += 8 if is_small else 8 + size
+        if at > len(element):
+            raise ValueError(f"expected an element of {size} bytes, got {size + len(element) - at}")
+        at += 0 if is_small else -size % 8
 
-    def _content(self, kind: int, is_complex: bool, count: int, rest: _Element, depth: int) -> int:
-        """Check what follows the name of a matrix of so many entries, and return where it ends."""
-        at, stop = rest.start, rest.stop
-        if kind in (_CELL, _STRUCT, _OBJECT):
-            n_fields = 1
-            if kind == _OBJECT:
-                at = self._data(at, stop).stop
-            if kind != _CELL:
-                at, n_fields = self._fields(at, stop)
-            if 8 * count * n_fields > stop - at:
-                raise ValueError(f"expected {count} × {n_fields} entries, got {stop - at} bytes.")
-            for _ in range(count * n_fields):
-                entry = self._element(at, stop)
-                self._matrix(entry, depth + 1)
-                at = entry.stop
-            return at
-        if kind not in (_CHARACTERS, _SPARSE, *_NUMBERS):
-            raise ValueError(f"expected numbers, texts, cells or structures, got class {kind}.")
-        n_parts = (3 if kind == _SPARSE else 1) + (is_complex and kind != _CHARACTERS)
-        for _ in range(n_parts):
-            at = self._data(at, stop).stop
-        return at
 
-    def _fields(self, at: int, stop: int) -> tuple[int, int]:
-        """Return where the names of a structure's fields end, and how many there are."""
-        length = self._data(at, stop)
-        (n_name,) = self._numbers(length, "i") if length.size == 4 else (0,)
-        names = self._data(length.stop, stop)
-        if n_name < 1 or names.size % n_name:
-            raise ValueError(f"expected names of {n_name} bytes, got {names.size} bytes.")
-        return names.stop, names.size // n_name
+def _read_hdf5(file: BufferedIOBase, limit: int) -> dict[str, np.ndarray]:
+    try:
+        import h5py  # an optional package
+    except ImportError as error:
+        raise ImportError(
+            "this is a MATLAB 7.3 file, which is HDF5: pip install h5py, or save it in MATLAB as "
+            "save('file.mat', 'name', '-v7')"
+        ) from error
+    with h5py.File(file, "r") as store:
+        kinds = {name: _hdf5_kind(h5py, store, name) for name in map(str, store)}
+        arrays: dict[str, Any] = {name: store[name] for name, kind in kinds.items() if kind in _NUMBERS}
+        n_bytes = sum(array.size * array.dtype.itemsize for array in arrays.values())
+        if n_bytes > limit:
+            raise ValueError(f"expected arrays of at most {limit} bytes in all, got {n_bytes}")
+        return _some({name: _matlab_array(array, kinds[name]) for name, array in arrays.items()}, kinds)
+
+
+def _hdf5_kind(h5py: Any, store: Any, name: str) -> str:
+    """Return MATLAB's class of an entry, or a word for what is not read."""
+    if not isinstance(store.get(name, getlink=True), h5py.HardLink):
+        return "a link"
+    item = store[name]
+    if not isinstance(item, h5py.Dataset):
+        return "struct"
+    if item.external or item.is_virtual or item.shape is None or item.dtype.kind not in "biuf":
+        return f"dataset of {item.dtype}"
+    kind = item.attrs.get("MATLAB_class", b"double")
+    return (
+        "empty" if "MATLAB_empty" in item.attrs else kind.decode() if isinstance(kind, bytes) else str(kind)
+    )
+
+
+def _matlab_array(dataset: Any, kind: str) -> np.ndarray:
+    """Return a dataset with its axes in MATLAB's order, which HDF5 has reversed."""
+    array = dataset[()].T
+    return array.astype(bool) if kind == "logical" else array

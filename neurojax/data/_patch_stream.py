@@ -8,24 +8,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import jax
 import numpy as np
 
+from .._arrays import check_unmasked, native
 from .._checks import check_at_least, check_finite, check_nonnegative
+from .._paths import user_path
 from .._untrusted import MOST_BYTES
-from ._files import _SUFFIXES, photograph_size, read_photograph
+from ._files import fractions
 from ._patches import Preprocess, normalize_variance, remove_patch_mean
+from ._photographs import image_files, photograph_form, read_photograph, warn_of_conversions
 from ._pipeline import Batches, check_seed, described, on_host, own_part
-from ._shards import ShardedRows
 
 __all__ = ["ImageFolder", "patch_batches"]
 
 
 class ImageFolder(Sequence):
-    """The image files of a folder as greyscale images, each decoded when it is asked for.
+    """The image files of a folder as gray images, each decoded when it is asked for.
 
     Files come in the order of their names and are read as by `load_images`; opening the folder reads their
-    headers alone, and refuses what they show could not be read.
+    headers alone, refuses what they show could not be read, and warns once of what will be converted (images
+    of 16 bits, and images that may be transparent).
 
     Attributes:
         paths: the files.
@@ -43,29 +45,27 @@ class ImageFolder(Sequence):
 
         Raises:
             FileNotFoundError: if there is no such folder.
-            ValueError: for a folder without images, and a file that is none, is too large, or has not 8 bits
-                a channel; the message names it.
+            ValueError: for a folder without images, and a file that is no image, is too large, or is of a
+                kind that cannot be converted; the message names it.
         """
         check_at_least("most_bytes", most_bytes, 0)
-        folder = Path(folder)
+        folder = user_path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of images, but there is none.")
-        self.paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        if not self.paths:
-            raise ValueError(f"{folder}: expected at least one image file, got a folder without.")
+        self.paths = image_files(folder)
         self.most_bytes = most_bytes
-        self.sizes = np.array([photograph_size(path, most_bytes=most_bytes) for path in self.paths], np.int64)
+        sizes, conversions = zip(
+            *(photograph_form(path, most_bytes=most_bytes) for path in self.paths), strict=True
+        )
+        self.sizes = np.array(sizes, np.int64)
+        warn_of_conversions(folder, conversions, len(self.paths))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return an image (rows, columns), float32 in [0, 1]."""
-        return read_photograph(self.paths[index], most_bytes=self.most_bytes)
+        """Return an image (rows, columns), float32, in [0, 1] unless the file has floating-point values."""
+        return read_photograph(self.paths[index], most_bytes=self.most_bytes).pixels
 
 
 def patch_batches(
@@ -93,9 +93,9 @@ def patch_batches(
     p, p + P, p + 2P, …, and reads the images that these lie in.
 
     Args:
-        images: a folder of image files, an `ImageFolder`, an array or `ShardedRows` (images, rows, columns),
-            or a sequence of (rows, columns). 8-bit unsigned integers are divided by 255; images of unequal
-            precision are all taken to the highest of it.
+        images: a folder of image files, an `ImageFolder`, an array, `ShardedRows` or store such as an h5py
+            dataset (images, rows, columns), or a sequence of (rows, columns). Values of uint8, uint16 and
+            bool are divided by 255, 65535 and 1; images of unequal precision are all taken to the highest.
         batch_size: patches a batch, of all processes together; divisible by their number.
         patch_size: side of a patch in pixels, at most the least side of an image.
         seed: of the positions, 0 to 2⁶⁴ − 1.
@@ -153,7 +153,7 @@ def patch_batches(
 
 
 class _Positions:
-    """Where the patches of each batch lie: (images, rows, columns)."""
+    """Positions of the patches of each batch: (images, rows, columns)."""
 
     def __init__(self, sizes, patch_size: int, seed: int, batch_size: int, images_per_batch: int | None):
         check_at_least("patch_size", patch_size, 1)
@@ -216,9 +216,7 @@ class _Images:
 
     def _load(self, index: int) -> np.ndarray:
         name, size = f"images[{index}]", tuple(self.sizes[index].tolist())
-        image = np.asarray(self.images[index])
-        if image.dtype == np.uint8:
-            image = image.astype(np.float32) / np.float32(255)
+        image = fractions(np.asarray(native(name, self.images[index])))
         # All alike before they are prepared, as a batch has patches of many.
         image = np.asarray(self.prepare(image.astype(self.dtype, copy=False)))
         if image.shape != size:
@@ -232,7 +230,7 @@ def _image_forms(images: Any) -> tuple[np.ndarray, np.dtype]:
     if isinstance(images, ImageFolder):
         return images.sizes, np.dtype(np.float32)
     dtypes = set()
-    is_array = isinstance(images, (np.ndarray, jax.Array, ShardedRows))
+    is_array = _is_one_array(images)
     if is_array and len(images.shape) != 3:
         raise ValueError(f"images: expected 3 axes (images, rows, columns), got shape {images.shape}.")
     if not hasattr(images, "__len__") or not len(images):
@@ -241,18 +239,26 @@ def _image_forms(images: Any) -> tuple[np.ndarray, np.dtype]:
         name = "images" if is_array else f"images[{number}]"
         if not is_array and np.ndim(image) != 2:
             raise ValueError(f"{name}: expected 2 axes (rows, columns), got shape {np.shape(image)}.")
-        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+        check_unmasked(name, image)
+        dtype = fractions(np.empty(0, image.dtype)).dtype
+        if not np.issubdtype(dtype, np.floating):
             raise ValueError(
-                f"{name}: expected real floating-point numbers or uint8, got dtype {image.dtype}."
+                f"{name}: expected real floating-point numbers, or bool, uint8 or uint16, got dtype {dtype}; "
+                "convert them, array.astype('float32')."
             )
-        dtypes.add(np.dtype(np.float32) if image.dtype == np.uint8 else np.dtype(image.dtype))
+        dtypes.add(dtype.newbyteorder("="))
     shapes = [images.shape[1:]] * len(images) if is_array else [image.shape for image in images]
     return np.array(shapes, np.int64), np.result_type(*dtypes)
 
 
+def _is_one_array(images: Any) -> bool:
+    """Return whether images are one array or store, whose shape holds for all of them."""
+    return hasattr(images, "shape") and hasattr(images, "dtype")
+
+
 def _described(images: Any, sizes: np.ndarray, dtype: np.dtype) -> dict[str, Any]:
     """Return what tells the images from others, as JSON can hold it."""
-    if isinstance(images, (np.ndarray, jax.Array, ShardedRows)):
+    if _is_one_array(images):
         return described("images", images)
     names = [path.name for path in images.paths] if isinstance(images, ImageFolder) else None
     digest = hashlib.sha256(json.dumps([names, sizes.tolist()]).encode()).hexdigest()

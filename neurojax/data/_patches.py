@@ -1,10 +1,12 @@
 """Patches of images: drawn at random, cut on a grid, centred and scaled.
 
 Images come as one array (images, rows, columns), or as a sequence of arrays (rows, columns) that may differ
-in size. A patch is a row: ``patch_size`` × ``patch_size`` pixels, row by row.
+in size. A patch is a row: ``patch_size`` × ``patch_size`` pixels, row by row. Integers become floating-point
+numbers as they are: divide images of 8 bits by 255 to have them in [0, 1] (only `patch_batches` does).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -12,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_at_least, check_finite, check_nonnegative, check_rank, check_real
+from .._arrays import real_array
+from .._checks import check_at_least, check_finite, check_nonnegative
+from .._precision import at_least_single
 from .._types import PRNGKey
 
 __all__ = [
@@ -26,15 +30,9 @@ __all__ = [
     "remove_pixel_mean",
 ]
 
-Images = (
-    Float[Array, "images rows columns"]
-    | Float[np.ndarray, "images rows columns"]
-    | Sequence[Float[Array, "_ _"] | Float[np.ndarray, "_ _"]]
-)
-Patches = Float[Array, "patches features"] | Float[np.ndarray, "patches features"]
+Images = Float[ArrayLike, "images rows columns"] | Sequence[Float[ArrayLike, "_ _"]]
+Patches = Float[ArrayLike, "patches features"]
 Preprocess = Literal["none", "mean", "variance"]
-
-_ARRAY = (jax.Array, np.ndarray)
 
 
 class PatchSampler(eqx.Module):
@@ -95,11 +93,12 @@ class PatchSampler(eqx.Module):
         check_nonnegative("floor", floor)
         if preprocess not in get_args(Preprocess):
             raise ValueError(f"preprocess: expected one of {get_args(Preprocess)}, got {preprocess!r}.")
-        shapes = _check_images(images, patch_size)
+        arrays = _arrays_of(images, patch_size)
+        shapes = [image.shape for image in arrays]
         counts = [(rows - patch_size + 1) * (columns - patch_size + 1) for rows, columns in shapes]
         if sum(counts) > np.iinfo(np.int32).max:
             raise ValueError(f"images: expected fewer than 2³¹ patch positions, got {sum(counts)}.")
-        self.images = _stack(images, shapes)
+        self.images = _stack(arrays)
         self.n_columns = jnp.array([columns - patch_size + 1 for _, columns in shapes], jnp.int32)
         self.last_position = jnp.array(np.cumsum(counts), jnp.int32)
         self.patch_size = patch_size
@@ -107,6 +106,7 @@ class PatchSampler(eqx.Module):
         self.preprocess = preprocess
         self.floor = float(floor)
 
+    @eqx.filter_jit
     def __call__(self, key: PRNGKey) -> Float[Array, "batch features"]:
         """Return ``batch_size`` random patches as rows of ``patch_size²`` features."""
         positions = jax.random.randint(key, (self.batch_size,), 0, self.last_position[-1], jnp.int32)
@@ -174,18 +174,21 @@ def grid_patches(
         >>> grid_patches(np.arange(16.0, dtype=np.float32).reshape(1, 4, 4), patch_size=2)[1]
         Array([2., 3., 6., 7.], dtype=float32)
     """
-    shapes = _check_images(images, patch_size)
+    arrays = _arrays_of(images, patch_size)
     stride = patch_size if stride is None else stride
     check_at_least("stride", stride, 1)
 
-    def cut(image):
-        rows, columns = (_windows(size, patch_size, stride) for size in image.shape)
-        # (row windows, columns windows, rows in a patch, columns in a patch)
-        return image[rows[:, None, :, None], columns[None, :, None, :]].reshape(-1, patch_size**2)
+    if len({image.shape for image in arrays}) == 1:
+        return _cut(_stack(arrays), patch_size, stride)
+    return jnp.concatenate([_cut(image[None], patch_size, stride) for image in arrays])
 
-    if len(set(shapes)) == 1:
-        return jax.vmap(cut)(_stack(images, shapes)).reshape(-1, patch_size**2)
-    return jnp.concatenate([cut(jnp.asarray(image)) for image in images])
+
+@partial(jax.jit, static_argnames=("patch_size", "stride"))
+def _cut(images: Array, patch_size: int, stride: int) -> Array:
+    """Return the patches of images of one shape, image by image."""
+    rows, columns = (_windows(size, patch_size, stride) for size in images.shape[1:])
+    # (images, row windows, column windows, rows in a patch, columns in a patch)
+    return images[:, rows[:, None, :, None], columns[None, :, None, :]].reshape(-1, patch_size**2)
 
 
 def remove_patch_mean(patches: Patches) -> Float[Array, "patches features"]:
@@ -201,8 +204,7 @@ def remove_patch_mean(patches: Patches) -> Float[Array, "patches features"]:
         >>> remove_patch_mean(jnp.array([[1.0, 3.0]]))
         Array([[-1.,  1.]], dtype=float32)
     """
-    _check_patches(patches)
-    patches = jnp.asarray(patches)
+    patches = _checked(patches)
     return patches - jnp.mean(patches, axis=1, keepdims=True)
 
 
@@ -222,8 +224,7 @@ def remove_pixel_mean(
         >>> remove_pixel_mean(jnp.array([[1.0, 5.0], [3.0, 5.0]]))[1]
         Array([2., 5.], dtype=float32)
     """
-    _check_patches(patches)
-    patches = jnp.asarray(patches)
+    patches = _checked(patches)
     mean = jnp.mean(patches, axis=0)
     return patches - mean, mean
 
@@ -240,7 +241,7 @@ def normalize_variance(patches: Patches, floor: float = 1e-2) -> Float[Array, "p
             suits images in [0, 1]: it is 2.6 grey levels of 8 bits. With 0, a constant patch gives NaN.
 
     Returns:
-        The scaled patches.
+        The scaled patches, in the dtype of ``patches``; half precision is computed in float32.
 
     Raises:
         ValueError: for a negative floor and for patches of another rank, without rows or not real.
@@ -251,47 +252,57 @@ def normalize_variance(patches: Patches, floor: float = 1e-2) -> Float[Array, "p
                [ 0.,  0.]], dtype=float32)
     """
     check_nonnegative("floor", floor)
-    centred = remove_patch_mean(patches)
-    least = jnp.asarray(floor, centred.dtype) ** 2
-    return centred / jnp.sqrt(jnp.maximum(jnp.mean(centred**2, axis=1, keepdims=True), least))
+    patches = _checked(patches)
+    return _scaled(patches, jnp.asarray(floor, at_least_single(patches).dtype))
 
 
-def _check_patches(patches) -> None:
-    check_rank("patches", patches, "patches features")
-    check_real("patches", patches)
+@jax.jit
+def _scaled(patches: Array, least: Array) -> Array:
+    moved = at_least_single(patches) - at_least_single(patches[:, :1])  # exactly 0 in a constant patch
+    centered = moved - jnp.mean(moved, axis=1, keepdims=True)
+    # In a unit of each patch, in which its squares do not leave the dtype's range.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(centered), axis=1, keepdims=True))
+    unit = jnp.maximum(largest, least)
+    squares = jnp.mean((centered / unit) ** 2, axis=1, keepdims=True)
+    scaled = centered / unit / jnp.sqrt(jnp.maximum(squares, (least / unit) ** 2))
+    return scaled.astype(patches.dtype)
+
+
+def _checked(patches) -> Float[Array, "patches features"]:
+    patches = real_array("patches", patches, "patches features")
     if 0 in np.shape(patches):
         raise ValueError(
             f"patches: expected at least one patch and one pixel, got shape {np.shape(patches)}."
         )
+    return patches
 
 
-def _check_images(images, patch_size: int) -> list[tuple[int, int]]:
+def _arrays_of(images, patch_size: int) -> Array | list[Array]:
+    """Return images as arrays (rows, columns), or raise ``ValueError`` for what no patch can be cut from."""
     check_at_least("patch_size", patch_size, 1)
-    if isinstance(images, _ARRAY):
-        check_rank("images", images, "images rows columns")
+    is_array = isinstance(images, (Array, np.ndarray))
+    if is_array:
+        images = real_array("images", images, "images rows columns")
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none.")
-    for number, image in enumerate([images] if isinstance(images, _ARRAY) else images):
-        name = "images" if isinstance(images, _ARRAY) else f"images[{number}]"
-        check_rank(name, image, "images rows columns" if name == "images" else "rows columns")
-        check_real(name, image)
+    if not is_array:
+        images = [real_array(f"images[{n}]", image, "rows columns") for n, image in enumerate(images)]
+    for number, image in enumerate([images] if is_array else images):
+        name = "images" if is_array else f"images[{number}]"
         check_finite(name, image)
-        if min(np.shape(image)[-2:]) < patch_size:
+        if min(image.shape[-2:]) < patch_size:
             raise ValueError(
-                f"patch_size: expected at most the least side of {name}, of shape {np.shape(image)}, "
+                f"patch_size: expected at most the least side of {name}, of shape {image.shape}, "
                 f"got {patch_size}."
             )
-    return [np.shape(image) for image in images]
+    return images
 
 
-def _stack(images, shapes: list[tuple[int, int]]) -> Float[Array, "images rows columns"]:
-    if isinstance(images, _ARRAY):
-        return jnp.asarray(images)
-    rows, columns = (max(sizes) for sizes in zip(*shapes, strict=True))
-    padded = [
-        jnp.pad(jnp.asarray(image), ((0, rows - image.shape[0]), (0, columns - image.shape[1])))
-        for image in images
-    ]
+def _stack(images: Array | list[Array]) -> Float[Array, "images rows columns"]:
+    if isinstance(images, Array):
+        return images
+    rows, columns = (max(sizes) for sizes in zip(*(image.shape for image in images), strict=True))
+    padded = [jnp.pad(image, ((0, rows - image.shape[0]), (0, columns - image.shape[1]))) for image in images]
     return jnp.stack(padded)
 
 

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arrays import check_unmasked, native
 from .._checks import check_at_least
-from ._orders import shuffled
 from ._shards import ShardedRows
 
-__all__ = ["Batches", "batches", "check_seed", "described", "on_host", "own_part"]
+__all__ = ["Batches", "batches", "check_seed", "described", "on_host", "own_part", "rows_at", "shuffled"]
 
 _ENDLESS = 2**62
+_ORDER = "grain 4"  # the name of the order of `shuffled`, in the settings of a position
+_FEW = 2**16  # rows whose order is drawn as a whole
 
 
 class Batches(Iterator):
@@ -78,9 +80,9 @@ class Batches(Iterator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the batches what they are, the same in all processes, as JSON can hold it.
+        """Settings that determine the batches, the same in all processes, in a form that JSON can hold.
 
-        Numbers, and of the source its shape, dtype and files; a position of other settings is refused.
+        They are numbers and the shape, dtype and files of the source; other settings are refused.
         """
         return copy.deepcopy(self._settings)
 
@@ -135,12 +137,13 @@ def batches(
 
     Each epoch visits the rows in a random order of its own, drawn from (seed, epoch), and drops the
     remainder that fills no batch. Batch k is the same set of rows for any number of processes: process p of P
-    gets its rows p, p + P, p + 2P, …. The order is computed entry by entry: it takes no memory a row, and
-    an epoch ends without a pause.
+    gets its rows p, p + P, p + 2P, …. The order is Grain's, computed entry by entry: it takes no memory a
+    row, and an epoch ends without a pause. (Up to 65,536 rows are permuted as a whole by NumPy.)
 
     Args:
-        source: `ShardedRows`, an array, or a pytree of them with equal lengths (rows and their labels); any
-            object with ``len`` and ``[whole numbers]`` will do.
+        source: `ShardedRows`, an array (memory-mapped ones too), or a pytree of them with equal lengths (rows
+            and their labels); any object with ``len`` and ``[row numbers]`` will do, such as a dataset of
+            h5py. Such stores are asked for rows in increasing order, each once.
         batch_size: rows a batch, of all processes together; divisible by their number.
         seed: of the orders, 0 to 2⁶⁴ − 1.
         n_epochs: ≥ 1; ``None``: without an end.
@@ -179,13 +182,45 @@ def batches(
         epoch, position = divmod(number, per_epoch)
         positions = np.arange(position * batch_size, (position + 1) * batch_size)[part]
         chosen = shuffled(seed, epoch, positions, n_rows)
-        return finish(jax.tree.map(lambda rows: np.asarray(rows[chosen]), source))
+        return finish(jax.tree.map(lambda rows: native("source", rows_at(rows, chosen)), source))
 
-    settings = {"seed": int(seed), "batch_size": int(batch_size), "n_rows": n_rows}
+    settings = {"seed": int(seed), "batch_size": int(batch_size), "n_rows": n_rows, "order": _ORDER}
     for name, leaf in _named(source):
         settings |= described(name, leaf)
     n_batches = None if n_epochs is None else n_epochs * per_epoch
     return Batches(make, n_batches, settings, n_threads=n_threads, n_ahead=n_ahead)
+
+
+def shuffled(seed: int, epoch: int, positions: np.ndarray, n: int) -> np.ndarray:
+    """Return the entries at these positions of the random permutation of 0 … n − 1 of an epoch.
+
+    Args:
+        seed: 0 to 2⁶⁴ − 1.
+        epoch: the same range.
+        positions: integers from 0 to n − 1; not checked.
+        n: the number of rows.
+    """
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    if n <= _FEW:  # for a few dozen rows, the orders of Grain are visibly unequal in frequency
+        return np.random.Generator(bits).permutation(n)[positions]
+    # Grain's seeds have 32 bits: each (seed, epoch) is hashed to one. Its own shuffle has 4 rounds too.
+    shuffle, hashed = _import_grain().experimental.index_shuffle, int(bits.random_raw()) >> 32
+    # Where the largest index is a power of four, Grain returns one index twice and another never; there
+    # the order of one more row is used, and followed past that row.
+    largest = n - 1 if (n - 1) & (n - 2) else n
+    entries = [shuffle(position, largest, hashed, 4) for position in positions.tolist()]
+    return np.array([shuffle(e, largest, hashed, 4) if e >= n else e for e in entries], np.int64)
+
+
+def rows_at(rows: Any, chosen: np.ndarray) -> np.ndarray:
+    """Return the rows of these numbers, in this order; numbers may repeat.
+
+    Stores other than arrays and `ShardedRows` are asked for increasing numbers only, as h5py requires.
+    """
+    if isinstance(rows, (np.ndarray, jax.Array, ShardedRows)):
+        return np.asarray(rows[chosen])
+    numbers, places = np.unique(chosen, return_inverse=True)
+    return np.asarray(rows[numbers])[places]
 
 
 def own_part(batch_size: int, process_index: int | None, process_count: int | None) -> slice:
@@ -259,6 +294,7 @@ def _named(source: Any) -> list[tuple[str, Any]]:
 def _count_rows(source: Any) -> int:
     lengths = {}
     for name, leaf in _named(source):
+        check_unmasked(name, leaf)
         if not hasattr(leaf, "__getitem__") or not hasattr(leaf, "__len__") or isinstance(leaf, str):
             raise ValueError(f"{name}: expected rows with len and [numbers], got {leaf!r:.80}.")
         lengths[name] = len(leaf)

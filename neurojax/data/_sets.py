@@ -4,13 +4,15 @@ import hashlib
 import os
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pooch
 from jaxtyping import Array, Float
 
-from ._files import read_arrays, read_photograph
+from .._arrays import device_array
+from .._paths import user_path
+from ._files import read_arrays
 from ._kodak import KODAK_SHA256
+from ._photographs import read_photograph
 
 __all__ = ["download_file", "find_file", "kodak_images", "natural_images", "olshausen_images"]
 
@@ -35,7 +37,7 @@ def natural_images() -> Float[Array, "images rows columns"]:
         (10, 480, 480)
     """
     files = sorted((Path(__file__).parent / "photographs").glob("*.png"))
-    return jnp.asarray(np.stack([read_photograph(file) for file in files]))
+    return device_array(np.stack([read_photograph(file).pixels for file in files]))
 
 
 def olshausen_images() -> Float[Array, "images rows columns"]:
@@ -74,7 +76,7 @@ def olshausen_images() -> Float[Array, "images rows columns"]:
             f"{path}: expected the values of the 1996 images (SHA-256 {_OLSHAUSEN_SHA256} as float32), "
             f"got {digest}. Remove the file to have it downloaded again."
         )
-    return jnp.asarray(images)
+    return device_array(images)
 
 
 def kodak_images(
@@ -101,7 +103,7 @@ def kodak_images(
     Reference: Eastman Kodak Company, Photo CD PCD0992 sampler, released for unrestricted use.
     """
     paths = [_kodak_file(name, digest) for name, digest in KODAK_SHA256.items()]
-    return tuple(jnp.asarray(read_photograph(path, colour=colour)) for path in paths)
+    return tuple(device_array(read_photograph(path, color=colour).pixels) for path in paths)
 
 
 def _kodak_file(name: str, digest: str) -> Path:
@@ -119,7 +121,7 @@ def _kodak_file(name: str, digest: str) -> Path:
 def find_file(names: tuple[str, ...]) -> Path | None:
     """Return the first of the files that is there: in the folder ``NEUROJAX_DATA``, then in the cache."""
     named = os.environ.get("NEUROJAX_DATA")
-    folders = ([Path(named)] if named else []) + [_cache()]
+    folders = ([user_path(named)] if named else []) + [_cache()]
     candidates = (folder / name for folder in folders for name in names)
     return next((path for path in candidates if path.is_file()), None)
 

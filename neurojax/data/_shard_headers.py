@@ -1,4 +1,4 @@
-"""What a shard's header says of it, checked against the file before anything else is read."""
+"""Headers of shards, checked against the file before anything else is read."""
 
 import io
 import math

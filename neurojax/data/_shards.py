@@ -9,21 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from .._checks import check_at_least
+from .._paths import user_path
 from .._untrusted import read_json
-from ..runs import write_atomically
 from ._shard_headers import Shard, memory_size, read_header
 
-__all__ = ["ShardedRows", "write_shards"]
+__all__ = ["FORMAT", "INDEX", "MAX_SHARDS", "ShardedRows"]
 
-_INDEX, _FORMAT = "shards.json", "neurojax shards 1"
-_MAX_SHARDS = 2**16  # so many entries does an index have that read_json accepts
+INDEX, FORMAT = "shards.json", "neurojax shards 1"
+MAX_SHARDS = 2**16  # so many entries does an index have that read_json accepts
 _MAX_OPEN = 128  # each mapped file holds a file descriptor
 _CHUNK_BYTES = 2**20
-_OWN_NAME = re.compile(r"shard-\d{6,}\.npy")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>\D*)")
 _WITH_TOTAL = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>-of-(?P<total>\d{1,18})\D*)")
 
@@ -55,6 +52,7 @@ class ShardedRows:
 
     Example:
         >>> import tempfile
+        >>> from neurojax.data import write_shards
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     rows = write_shards(folder, np.arange(10.0).reshape(5, 2), rows_per_shard=2)
         ...     rows.n_shards, len(rows), rows[-1].tolist(), rows[[3, 0], 0].tolist()
@@ -75,7 +73,7 @@ class ShardedRows:
                 compressed, pickled or cut off, that holds no numbers or no rows, is in Fortran order, or
                 whose rows differ from the first one's; the message names the file.
         """
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         paths, index = _list(self.folder)
         self._shards: list[Shard] = [read_header(path, name) for path in paths]
         self._index = index
@@ -171,50 +169,13 @@ class ShardedRows:
 
     def _verify(self, index: dict[str, dict] | None) -> None:
         if index is None:
-            raise ValueError(f"verify: expected {_INDEX} with the digests in {self.folder}, got none.")
+            raise ValueError(f"verify: expected {INDEX} with the digests in {self.folder}, got none.")
         for shard in self._shards:
             expected, came = index[shard.path.name]["sha256"], _digest(shard.chunks(_CHUNK_BYTES))
             if came != expected:
                 raise ValueError(
-                    f"{shard.path}: expected rows of the digest in {_INDEX}, {expected:.80}, got {came}."
+                    f"{shard.path}: expected rows of the digest in {INDEX}, {expected:.80}, got {came}."
                 )
-
-
-def write_shards(folder: str | Path, rows: Any, rows_per_shard: int) -> ShardedRows:
-    """Write rows into a folder of shards, with an index of their names, shapes, dtypes and digests.
-
-    Each file appears whole or not at all, and ``shards.json`` says that the folder is complete only once it
-    is: what a killed call leaves is refused by `ShardedRows`, and written anew by the same call.
-
-    Args:
-        folder: made if need be; without shards, but for those of a call that did not finish.
-        rows: an array or `ShardedRows` (rows, …), or an iterable of such blocks of rows, which need not
-            have equal lengths: in memory are only those that hold the rows of one shard, which come to
-            less than a shard and two blocks.
-        rows_per_shard: rows a file, ≥ 1; the last may have fewer.
-
-    Returns:
-        The rows, opened.
-
-    Raises:
-        ValueError: for no rows, a block of another row shape or dtype than the first (says which), values
-            that are not numbers, more than 65,536 shards, and a folder that holds shards already.
-        OSError: if the folder cannot be written to.
-    """
-    check_at_least("rows_per_shard", rows_per_shard, 1)
-    folder, entries = Path(folder), []
-    for parts in _regroup(_blocks(rows, rows_per_shard), rows_per_shard):
-        if not entries:
-            _prepare(folder)
-        if len(entries) == _MAX_SHARDS:
-            raise ValueError(
-                f"rows_per_shard: expected at most {_MAX_SHARDS} shards of it, got more: {rows_per_shard}."
-            )
-        entries.append(_write_shard(folder / f"shard-{len(entries):06d}.npy", parts))
-    if not entries:
-        raise ValueError("rows: expected at least one row, got none.")
-    _write_index(folder, entries, is_complete=True)
-    return ShardedRows(folder)
 
 
 def _list(folder: Path) -> tuple[list[Path], dict[str, dict] | None]:
@@ -226,13 +187,13 @@ def _list(folder: Path) -> tuple[list[Path], dict[str, dict] | None]:
         for path in folder.iterdir()
         if path.suffix in (".npy", ".npz") and not path.name.startswith(".") and path.is_file()
     )
-    index = _read_index(folder / _INDEX)
+    index = _read_index(folder / INDEX)
     if index is None:
         if not paths:
             raise ValueError(f"{folder}: expected at least one .npy or .npz file, got a folder without.")
         return _in_order(folder, paths), None
     by_name = {path.name: path for path in paths}
-    _check_names(folder, f"{_INDEX} lists", set(by_name), set(index))
+    _check_names(folder, f"{INDEX} lists", set(by_name), set(index))
     return [by_name[name] for name in index], index
 
 
@@ -290,7 +251,7 @@ def _check_alike(shards: Sequence[Shard], index: dict[str, dict] | None) -> None
         said = index and index[shard.path.name]
         came = {"shape": list(shard.shape), "dtype": shard.dtype.str}
         if said and {name: said.get(name) for name in came} != came:
-            raise ValueError(f"{shard.path}: expected what {_INDEX} says, {said!r:.400}, got {came}.")
+            raise ValueError(f"{shard.path}: expected what {INDEX} says, {said!r:.400}, got {came}.")
 
 
 def _read_index(path: Path) -> dict[str, dict] | None:
@@ -300,8 +261,8 @@ def _read_index(path: Path) -> dict[str, dict] | None:
     except FileNotFoundError:
         return None
     shards = index.get("shards") if isinstance(index, dict) else None
-    if not isinstance(shards, list) or index.get("format") != _FORMAT:
-        raise ValueError(f"{path}: expected an index of write_shards of format {_FORMAT!r}, got another.")
+    if not isinstance(shards, list) or index.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected an index of write_shards of format {FORMAT!r}, got another.")
     for number, entry in enumerate(shards):
         if not _is_entry(entry):
             raise ValueError(
@@ -329,90 +290,3 @@ def _digest(chunks: Iterable[Any]) -> str:
     for chunk in chunks:
         total.update(chunk)
     return total.hexdigest()
-
-
-def _blocks(rows: Any, size: int) -> Iterator[np.ndarray]:
-    """Return blocks of rows that are alike."""
-    is_whole = isinstance(rows, (np.ndarray, jax.Array, ShardedRows))
-    given = (rows[at : at + size] for at in range(0, len(rows), size)) if is_whole else rows
-    form = None
-    for number, block in enumerate(map(np.asarray, given)):
-        form = form or (block.shape[1:], block.dtype)
-        if block.ndim == 0 or block.dtype.kind not in "biuf" or 0 in block.shape[1:]:
-            raise ValueError(
-                f"rows: expected blocks (rows, …) of real numbers, got shape {block.shape} and dtype "
-                f"{block.dtype} in block {number}."
-            )
-        if (block.shape[1:], block.dtype) != form:
-            raise ValueError(
-                f"rows: expected rows of shape {form[0]} and dtype {form[1]}, got "
-                f"{block.shape[1:]} and {block.dtype} in block {number}."
-            )
-        yield block
-
-
-def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Return the same rows as parts that together have ``size`` rows, the last ones perhaps fewer."""
-    kept, n_kept = [], 0
-    for block in blocks:
-        while len(block):
-            n_new = min(len(block), size - n_kept)
-            kept.append(block[:n_new])
-            n_kept, block = n_kept + n_new, block[n_new:]
-            if n_kept == size:
-                yield kept
-                # In place: what took them may hold the list while the next block is made.
-                kept.clear()
-                n_kept = 0
-    if n_kept:
-        yield kept
-
-
-def _prepare(folder: Path) -> None:
-    """Have an empty folder that is marked as unfinished."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = [path for path in folder.iterdir() if path.suffix in (".npy", ".npz")]
-    index = folder / _INDEX
-    if (found or index.exists()) and not _is_unfinished(index):
-        raise ValueError(
-            f"folder: expected one without shards, got {folder} with {len(found)} .npy or .npz files"
-            f"{f' and {_INDEX}' if index.exists() else ''}."
-        )
-    for path in found:
-        if _OWN_NAME.fullmatch(path.name):
-            path.unlink()
-    _write_index(folder, [], is_complete=False)
-
-
-def _is_unfinished(index: Path) -> bool:
-    """Whether this is the index of a call that did not finish."""
-    try:
-        content = read_json(index)
-    except (ValueError, OSError):
-        return False
-    has_format = isinstance(content, dict) and content.get("format") == _FORMAT
-    return has_format and content.get("is_complete") is False
-
-
-def _write_shard(path: Path, parts: Sequence[np.ndarray]) -> dict[str, Any]:
-    dtype = parts[0].dtype
-    shape = (sum(map(len, parts)), *parts[0].shape[1:])
-    total = hashlib.sha256()
-
-    def write(file: Any) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            values = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-            file.write(values)
-            total.update(values)
-
-    write_atomically(path, write)
-    return {"name": path.name, "shape": list(shape), "dtype": dtype.str, "sha256": total.hexdigest()}
-
-
-def _write_index(folder: Path, entries: list[dict], *, is_complete: bool) -> None:
-    head = json.dumps({"format": _FORMAT, "is_complete": is_complete})[:-1]
-    lines = ",\n ".join(map(json.dumps, entries))
-    text = f'{head}, "shards": [\n {lines}\n]}}\n'
-    write_atomically(folder / _INDEX, lambda file: file.write(text.encode()))

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._arrays import device_array
 from .._checks import check_finite
+from .._paths import user_path
 from ._files import read_arrays
 from ._gratings import GratingRecording, check_file_digest
 from ._sets import download_file, find_file
@@ -76,8 +77,8 @@ def stringer_orientations(path: str | Path | None = None, *, check_digest: bool 
     angles = _angles(path, arrays["stimuli"])
     responses = _responses(path, "resp", arrays["resp"], len(angles))
     return GratingRecording(
-        responses=jnp.asarray(responses),
-        angles_degrees=jnp.asarray(angles),
+        responses=device_array(responses),
+        angles_degrees=device_array(angles),
         period_degrees=360.0,
         name=path.stem,
         neurons=np.arange(responses.shape[1]),
@@ -115,13 +116,13 @@ def stringer_split(path: str | Path | None = None, *, check_digest: bool = True)
             f"{path}: expected resp_test to have the neurons of resp_train, {train.shape[1]}, got "
             f"{test.shape[1]}."
         )
-    return StringerSplit(jnp.asarray(train), jnp.asarray(test), jnp.asarray(angles))
+    return StringerSplit(device_array(train), device_array(test), device_array(angles))
 
 
 def _read(wanted: _File, path, names: tuple[str, ...], is_published: bool):
     if path is None:
         path = find_file((wanted.name,)) or download_file(wanted.url, wanted.name, wanted.digest)
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file like {wanted.name}, but there is none.")
     if is_published:

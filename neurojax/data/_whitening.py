@@ -1,25 +1,30 @@
-"""Whitening: the filter of 1996 for whole images, and ZCA and PCA for patches, each with its inverse."""
+"""Whitening: the filter of 1996 for whole images, and ZCA and PCA for patches, each with its inverse.
+
+Half precision is computed and returned in float32.
+"""
 
 from typing import Literal, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
+from .._arrays import real_array
 from .._checks import (
     check_at_least,
     check_finite,
     check_nonnegative,
     check_positive,
-    check_rank,
-    check_real,
+    check_size,
     is_concrete,
 )
+from .._precision import at_least_single
+from .._rows import centered, unit_of
 
 __all__ = ["Whitening", "fit_whitening", "rescale_variance", "unwhiten_1996", "whiten_1996"]
 
-Image = Float[Array, "*images rows columns"] | Float[np.ndarray, "*images rows columns"]
+Image = Float[ArrayLike, "*images rows columns"]
 Kind = Literal["zca", "pca"]
 
 
@@ -56,8 +61,7 @@ def whiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images row
         True
     """
     images = _check_image(images, cutoff)
-    response = _response(images.shape[-2:], cutoff)
-    return jnp.fft.irfft2(jnp.fft.rfft2(images) * response.astype(images.dtype), s=images.shape[-2:])
+    return _filtered(images, _response(images.shape[-2:], cutoff).astype(images.dtype))
 
 
 def unwhiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images rows columns"]:
@@ -95,8 +99,7 @@ def unwhiten_1996(images: Image, cutoff: float = 0.4) -> Float[Array, "*images r
             f"of {ratio:.2g} at cutoff {cutoff}."
         )
     response[0, 0] = np.inf
-    inverse = np.asarray(1 / response, images.dtype)
-    return jnp.fft.irfft2(jnp.fft.rfft2(images) * inverse, s=images.shape[-2:])
+    return _filtered(images, np.asarray(1 / response, images.dtype))
 
 
 def rescale_variance(images: Image, variance: float = 0.1) -> Float[Array, "*images rows columns"]:
@@ -122,10 +125,12 @@ def rescale_variance(images: Image, variance: float = 0.1) -> Float[Array, "*ima
     """
     check_positive("variance", variance)
     images = _check_image(images, cutoff=1.0)
-    present = jnp.mean(jnp.var(images, axis=(-2, -1)))
+    moved = images - images[..., :1, :1]  # exactly 0 for constant images
+    unit = unit_of(moved)
+    present = jnp.mean(jnp.var(moved / unit, axis=(-2, -1)))
     if is_concrete(present) and not present > 0:
         raise ValueError(f"images: expected a mean variance above 0, got {present}.")
-    return images * jnp.sqrt(jnp.asarray(variance, images.dtype) / present)
+    return images / unit * jnp.sqrt(jnp.asarray(variance, images.dtype) / present)
 
 
 class Whitening(eqx.Module):
@@ -141,21 +146,21 @@ class Whitening(eqx.Module):
     matrix: Float[Array, "features components"]
     inverse_matrix: Float[Array, "components features"]
 
-    def whiten(
-        self, patches: Float[Array, "*batch features"] | Float[np.ndarray, "*batch features"]
-    ) -> Float[Array, "*batch components"]:
+    def whiten(self, patches: Float[ArrayLike, "*batch features"]) -> Float[Array, "*batch components"]:
         """Return (patches − mean) @ matrix."""
+        patches = real_array("patches", patches)
+        check_size("patches", patches, -1, len(self.mean), "features")
         return jnp.matmul(patches - self.mean, self.matrix, precision="highest")
 
-    def unwhiten(
-        self, white: Float[Array, "*batch components"] | Float[np.ndarray, "*batch components"]
-    ) -> Float[Array, "*batch features"]:
+    def unwhiten(self, white: Float[ArrayLike, "*batch components"]) -> Float[Array, "*batch features"]:
         """Return white @ inverse_matrix + mean."""
+        white = real_array("white", white)
+        check_size("white", white, -1, len(self.inverse_matrix), "components")
         return jnp.matmul(white, self.inverse_matrix, precision="highest") + self.mean
 
 
 def fit_whitening(
-    patches: Float[Array, "patches features"] | Float[np.ndarray, "patches features"],
+    patches: Float[ArrayLike, "patches features"],
     kind: Kind = "zca",
     *,
     epsilon: float = 1e-6,
@@ -169,7 +174,7 @@ def fit_whitening(
     The whitened variance along an eigenvector is λ/(λ + e).
 
     Args:
-        patches: one patch a row.
+        patches: one patch a row, in any unit.
         kind: ``"zca"`` or ``"pca"``.
         epsilon: ridge as a fraction of the largest eigenvalue, ≥ 0. It bounds the gain: directions without
             variance (patches minus their own mean have one) come out as 0. In float32 keep it ≥ 1e-6.
@@ -183,7 +188,7 @@ def fit_whitening(
     Raises:
         ValueError: for patches of another rank, fewer than two, not real or not finite, for settings out
             of range, and (where values are known) for patches that do not vary at all, or not in every
-            direction kept where epsilon is 0.
+            direction kept where epsilon is 0. Under ``jit`` such patches give NaN.
 
     Reference: Bell, Sejnowski (1997), The "independent components" of natural scenes are edge filters, Vision
     Research 37, 3327-3338 (ZCA).
@@ -196,24 +201,27 @@ def fit_whitening(
         True
     """
     patches = _check_fit(patches, kind, epsilon, n_components)
-    mean = jnp.mean(patches, axis=0)
-    centred = patches - mean
-    covariance = jnp.matmul(centred.T, centred, precision="highest") / patches.shape[0]
+    rows, mean = centered(patches)
+    unit = unit_of(rows)
+    rows = rows / unit
+    covariance = jnp.matmul(rows.T, rows, precision="highest") / patches.shape[0]
     values, vectors = jnp.linalg.eigh(covariance)
     values, vectors = values[::-1][:n_components], vectors[:, ::-1][:, :n_components]
     # Rounding leaves the eigenvalues of empty directions slightly off zero, on either side.
-    _check_variance(values, epsilon)
+    is_empty = values <= values.size * jnp.finfo(values.dtype).eps * values[0]
+    _check_variance(values, is_empty, epsilon)
     deviations = jnp.sqrt(jnp.maximum(values, 0) + jnp.asarray(epsilon, values.dtype) * values[0])
+    is_undefined = is_empty & ((jnp.asarray(epsilon) == 0) | (values[0] <= 0))
+    deviations = jnp.where(is_undefined, jnp.nan, deviations)
     matrix, inverse = vectors / deviations, deviations[:, None] * vectors.T
     if kind == "zca":
         matrix = jnp.matmul(matrix, vectors.T, precision="highest")
         inverse = jnp.matmul(vectors, inverse, precision="highest")
-    return Whitening(mean, matrix, inverse)
+    return Whitening(mean, matrix / unit, inverse * unit)
 
 
 def _check_fit(patches, kind, epsilon, n_components) -> Float[Array, "patches features"]:
-    check_rank("patches", patches, "patches features")
-    check_real("patches", patches)
+    patches = at_least_single(real_array("patches", patches, "patches features"))
     check_finite("patches", patches)
     check_nonnegative("epsilon", epsilon)
     n_patches, n_features = np.shape(patches)
@@ -225,15 +233,15 @@ def _check_fit(patches, kind, epsilon, n_components) -> Float[Array, "patches fe
         check_at_least("n_components", n_components, 1)
         if n_components > n_features:
             raise ValueError(f"n_components: expected at most {n_features} features, got {n_components}.")
-    return jnp.asarray(patches)
+    return patches
 
 
-def _check_variance(values, epsilon) -> None:
+def _check_variance(values, is_empty, epsilon) -> None:
     if not (is_concrete(values) and is_concrete(epsilon)):
         return
     if not values[0] > 0:
         raise ValueError("patches: expected patches that vary, got the same patch throughout.")
-    n_empty = int(np.sum(np.asarray(values) <= values.size * jnp.finfo(values.dtype).eps * float(values[0])))
+    n_empty = int(np.sum(np.asarray(is_empty)))
     if epsilon == 0 and n_empty:
         raise ValueError(
             f"epsilon: expected a number > 0 for patches without variance in {n_empty} of {values.size} "
@@ -241,12 +249,18 @@ def _check_variance(values, epsilon) -> None:
         )
 
 
+def _filtered(images, response):
+    # Not compiled whole: the transforms of such a program round otherwise from call to call, by where its
+    # buffers lie, and batches of patches would no longer be the same bit for bit.
+    return jnp.fft.irfft2(jnp.fft.rfft2(images) * response, s=images.shape[-2:])
+
+
 def _check_image(images, cutoff) -> Float[Array, "*images rows columns"]:
     check_positive("cutoff", cutoff)
-    check_real("images", images)
+    images = at_least_single(real_array("images", images))
     if np.ndim(images) < 2 or 0 in np.shape(images):
         raise ValueError(f"images: expected (…, rows, columns) with pixels, got shape {np.shape(images)}.")
-    return jnp.asarray(images)
+    return images
 
 
 def _response(shape: tuple[int, ...], cutoff: float) -> np.ndarray:

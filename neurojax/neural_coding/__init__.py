@@ -15,19 +15,18 @@ from ._decoding import (
 )
 from ._encoders import AbstractEncoder, ConvolutionalEncoder
 from ._encoding_objective import EncodingObjective
-from ._filters import center_surround, course_filters, gabor, gabor_bank
+from ._explained import ExplainedFraction, explainable_variance, feve
+from ._filters import center_surround, course_filters, gabor_bank, gabor_filter
 from ._folds import stratified_folds
 from ._gabor_energy import GaborEnergy
-from ._glm import LinearNonlinearPoisson, PoissonFit, fit_poisson, lagged
+from ._glm import LinearNonlinearPoisson, PoissonFit, fit_poisson
+from ._lags import lagged
 from ._likelihood_decoders import GaussianDecoder, PoissonDecoder
 from ._linear_decoders import BumpRidge, PopulationVector, SinCosRidge
 from ._metrics import (
-    ExplainedFraction,
     bits_per_spike,
     circular_errors,
     confusion_matrix,
-    explainable_variance,
-    feve,
     fraction_correct,
     mean_circular_error,
     median_circular_error,
@@ -44,6 +43,12 @@ from ._row_space import RowSpaceNetwork, RowSpaceObjective, RowSpaceTrials
 from ._simulate import (
     SimulatedPopulation,
     simulate,
+)
+from ._standard_errors import (
+    PoissonErrors,
+    multinomial_standard_errors,
+    poisson_standard_errors,
+    von_mises_standard_errors,
 )
 from ._stimuli import course_grating, course_gratings, grating
 from ._tuned import Tuned
@@ -105,6 +110,7 @@ __all__ = [
     "NetworkClassifier",
     "NetworkRegression",
     "PoissonDecoder",
+    "PoissonErrors",
     "PoissonFit",
     "PopulationVector",
     "RowSpaceNetwork",
@@ -140,19 +146,21 @@ __all__ = [
     "fit_von_mises",
     "fit_von_mises_batch",
     "fraction_correct",
-    "gabor",
     "gabor_bank",
+    "gabor_filter",
     "grating",
     "lagged",
     "linear_baseline",
     "mean_circular_error",
     "median_circular_error",
+    "multinomial_standard_errors",
     "noise_correlations",
     "null_baseline",
     "orientation_selectivity",
     "paired_mean_baseline",
     "peak_angle",
     "poisson_pseudo_r2",
+    "poisson_standard_errors",
     "posterior_mean_degrees",
     "preferred_direction",
     "preferred_orientation",
@@ -166,5 +174,6 @@ __all__ = [
     "trial_to_trial_reliability",
     "tuning_curves",
     "von_mises",
+    "von_mises_standard_errors",
     "wrap_degrees",
 ]

@@ -2,14 +2,21 @@
 
 Orientations come round after 180°, directions of motion after 360°; every function says which by
 ``period_degrees``. Units are in the names, as degrees and radians cannot be told apart by their values.
+Functions that take the angles of stimuli warn about values that look like radians or like another period
+(`warn_unless_degrees`); functions of single angles, such as `wrap_degrees`, take every number.
 """
 
+import warnings
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_at_least, check_finite, check_positive, check_rank, is_concrete
+from .._arrays import check_same_shape, host_array, real_array
+from .._checks import check_at_least, check_finite, check_positive, is_concrete, is_elsewhere
+from .._precision import at_least_single
 
 __all__ = [
     "AngleBins",
@@ -18,9 +25,13 @@ __all__ = [
     "circular_difference",
     "circular_mean",
     "from_phase",
+    "short_way",
     "to_phase",
+    "warn_unless_degrees",
     "wrap_degrees",
 ]
+
+_LEAST_SPREAD_RADIANS = 1.5  # of radians that go round half a circle; less may well be a few degrees
 
 
 def wrap_degrees(
@@ -33,11 +44,15 @@ def wrap_degrees(
         >>> print(wrap_degrees(jnp.array([-90.0, 360.0, 365.0])))
         [270.   0.   5.]
     """
-    check_positive("period_degrees", period_degrees)
-    angles = _as_float(angles_degrees)
-    wrapped = jnp.mod(angles, period_degrees)
+    _check_period(period_degrees)
+    return _wrap(real_array("angles_degrees", angles_degrees), period_degrees)
+
+
+@jax.jit
+def _wrap(angles, period):
+    wrapped = jnp.mod(angles, period)
     # The remainder of a number just below 0 rounds to the whole period.
-    return jnp.where(wrapped >= period_degrees, 0, wrapped)
+    return jnp.where(wrapped >= period, 0, wrapped)
 
 
 def circular_difference(
@@ -47,34 +62,74 @@ def circular_difference(
 ) -> Float[Array, "..."]:
     """Return first − second the short way round, in [−period_degrees/2, period_degrees/2).
 
+    Args:
+        first_degrees: angles.
+        second_degrees: angles with as many axes, which are broadcast, as (n, 1) and (1, m) for all pairs;
+            either may be a single number instead.
+        period_degrees: after which angles come round.
+
+    Raises:
+        ValueError: for arrays that differ in their number of axes, as (n, 1) and (n,), for shapes that do not
+            fit, and for a period that is not positive.
+
     Example:
         >>> float(circular_difference(359.0, 1.0)), float(circular_difference(179.0, 1.0, 180))
         (-2.0, -2.0)
     """
-    half = period_degrees / 2
-    difference = _as_float(first_degrees) - _as_float(second_degrees)
-    return wrap_degrees(difference + half, period_degrees) - half
+    _check_period(period_degrees)
+    first, second = real_array("first_degrees", first_degrees), real_array("second_degrees", second_degrees)
+    is_number = not (first.ndim and second.ndim)
+    if not is_number and (
+        first.ndim != second.ndim
+        or any(n != m and 1 not in (n, m) for n, m in zip(first.shape, second.shape, strict=True))
+    ):
+        raise ValueError(
+            f"second_degrees: expected axes as first_degrees has them, shape {first.shape}, got shape "
+            f"{second.shape}."
+        )
+    return short_way(first, second, period_degrees / 2)
+
+
+@jax.jit
+def short_way(first: Array, second: Array, half: float | Array) -> Array:
+    """Return first − second in [−half, half), with broadcasting and without checks."""
+    return _wrap(first - second + half, 2 * half) - half
 
 
 def circular_mean(
     angles_degrees: Real[ArrayLike, " samples"],
     period_degrees: float | int = 360,
-    weights: Float[ArrayLike, " samples"] | None = None,
+    weights: Real[ArrayLike, " samples"] | None = None,
 ) -> Float[Array, ""]:
     """Return the angle of Σₙ wₙ exp(i·2π·θₙ/period), in [0, period_degrees).
 
-    Where the vectors cancel there is no mean direction, and the result is rounding's choice.
+    Where the vectors cancel there is no mean direction, and the result is rounding's choice. Without any
+    angle, and with weights that are all 0, it is NaN.
+
+    Args:
+        angles_degrees: the angles.
+        period_degrees: after which they come round.
+        weights: of the angles, in any unit; ``None``: 1 each.
+
+    Raises:
+        ValueError: for weights of another shape than the angles, and for a period that is not positive.
 
     Example:
         >>> round(float(circular_mean(jnp.array([350.0, 20.0]))), 3)
         5.0
     """
-    angles = _as_float(angles_degrees)
-    check_positive("period_degrees", period_degrees)
+    angles = at_least_single(real_array("angles_degrees", angles_degrees, "samples"))
+    _check_period(period_degrees)
+    warn_unless_degrees("angles_degrees", angles_degrees, np.inf)
     phase = to_phase(angles, period_degrees)
-    weights = jnp.ones_like(phase) if weights is None else jnp.asarray(weights)
+    if weights is None:
+        weights = jnp.ones_like(phase)
+    else:
+        weights = real_array("weights", weights)
+        check_same_shape("weights", weights, "angles_degrees", angles)
+    is_empty = ~jnp.any(weights != 0)
     turned = jnp.arctan2(jnp.sum(weights * jnp.sin(phase)), jnp.sum(weights * jnp.cos(phase)))
-    return from_phase(turned, period_degrees)
+    return jnp.where(is_empty, jnp.nan, from_phase(turned, period_degrees))
 
 
 def to_phase(angles_degrees: Float[Array, "*shape"], period_degrees: float | int) -> Float[Array, "*shape"]:
@@ -84,7 +139,7 @@ def to_phase(angles_degrees: Float[Array, "*shape"], period_degrees: float | int
 
 def from_phase(phase: Float[Array, "*shape"], period_degrees: float | int) -> Float[Array, "*shape"]:
     """Return the angles of phases in radians, in [0, period_degrees)."""
-    return wrap_degrees(phase * (period_degrees / (2 * np.pi)), period_degrees)
+    return _wrap(phase * (period_degrees / (2 * np.pi)), period_degrees)
 
 
 def circular_bump(phase: Float[Array, "*shape"], concentration: float) -> Float[Array, "*shape"]:
@@ -123,7 +178,7 @@ class AngleBins(eqx.Module):
 
     def __check_init__(self):
         check_at_least("n_bins", self.n_bins, 2)
-        check_positive("period_degrees", self.period_degrees)
+        _check_period(self.period_degrees)
         check_finite("start_degrees", self.start_degrees)
 
     @classmethod
@@ -150,12 +205,13 @@ class AngleBins(eqx.Module):
             >>> bins.n_bins, bins.centers_degrees[:3].tolist()
             (8, [0.0, 22.5, 45.0])
         """
-        check_rank("angles_degrees", angles_degrees, "trials")
-        check_positive("period_degrees", period_degrees)
-        check_finite("angles_degrees", angles_degrees)
         if not is_concrete(angles_degrees):
             raise ValueError("angles_degrees: expected known values, got a tracer; make bins outside of jit.")
-        wrapped = np.mod(np.asarray(angles_degrees, np.float64), period_degrees)
+        angles = host_array("angles_degrees", angles_degrees, "trials").astype(np.float64)
+        _check_period(period_degrees)
+        check_finite("angles_degrees", angles)
+        warn_unless_degrees("angles_degrees", angles, period_degrees)
+        wrapped = np.mod(angles, period_degrees)
         # Of values that differ by rounding alone, and of 0 and a whole period, one is kept.
         distinct = np.unique(np.mod(np.round(wrapped, 3), period_degrees))
         most = 4 * len(distinct) if len(distinct) > 1 else 0
@@ -193,13 +249,56 @@ class AngleBins(eqx.Module):
         Raises:
             ValueError: for angles that are known and not finite.
         """
-        check_finite("angles_degrees", angles_degrees)
-        turned = wrap_degrees(_as_float(angles_degrees) - self.start_degrees, self.period_degrees)
-        # Times n over the period, not over the width: exact wherever the edge is a whole number.
-        index = jnp.floor(turned * self.n_bins / self.period_degrees).astype(jnp.int32)
-        return jnp.mod(index, self.n_bins)
+        angles = real_array("angles_degrees", angles_degrees)
+        check_finite("angles_degrees", angles)
+        return _bin(angles - self.start_degrees, self.n_bins, self.period_degrees)
 
 
-def _as_float(angles):
-    angles = jnp.asarray(angles)
-    return angles if jnp.issubdtype(angles.dtype, jnp.floating) else angles.astype(float)
+@jax.jit
+def _bin(turned, n_bins, period):
+    # Times n over the period, not over the width: exact wherever the edge is a whole number.
+    index = jnp.floor(_wrap(turned, period) * n_bins / period).astype(jnp.int32)
+    return jnp.mod(index, n_bins)
+
+
+def warn_unless_degrees(
+    name: str, angles_degrees: Real[ArrayLike, "..."], period_degrees: float | int
+) -> None:
+    """Warn where the angles of stimuli look like radians, or go beyond their period.
+
+    They look like radians where all lie within ±2π, some are not whole numbers, and they spread over at
+    least 1.5: eight orientations in radians spread over 2.7. Fine discrimination within a degree of a
+    reference does not warn. Angles go beyond the period where one of them or their spread exceeds it, as
+    directions do that are read as orientations. Only values that are known now are looked at, not those that
+    JAX traces.
+
+    Args:
+        name: of the argument.
+        angles_degrees: the angles.
+        period_degrees: after which they come round; infinite where they may go round several times.
+    """
+    if not is_concrete(angles_degrees) or not is_concrete(period_degrees) or is_elsewhere(angles_degrees):
+        return
+    angles = np.asarray(angles_degrees, np.float64)
+    angles = angles[np.isfinite(angles)]
+    if not angles.size:
+        return
+    least, largest = float(angles.min()), float(angles.max())
+    size, spread = max(-least, largest), largest - least
+    if size <= 2 * np.pi * 1.001 and spread >= _LEAST_SPREAD_RADIANS and np.any(angles != np.round(angles)):
+        warnings.warn(
+            f"{name}: expected degrees, got {least:.3g} to {largest:.3g}, all within ±2π, which may be "
+            "radians; convert those by numpy.rad2deg.",
+            stacklevel=1,  # in one place, so that Python shows each message once
+        )
+    elif max(size, spread) > period_degrees * 1.001:
+        warnings.warn(
+            f"{name}: expected angles within one period of {period_degrees:g}°, got {least:.4g}° to "
+            f"{largest:.4g}°, which are taken modulo {period_degrees:g}°; is that the period of the stimuli?",
+            stacklevel=1,
+        )
+
+
+def _check_period(period_degrees) -> None:
+    check_positive("period_degrees", period_degrees)
+    check_finite("period_degrees", period_degrees)

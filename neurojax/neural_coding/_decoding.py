@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._types import Scalar
 from ._angles import AngleBins, circular_mean
 
@@ -118,6 +119,6 @@ def posterior_mean_degrees(
     For a fine circle of bins it errs less than the most probable bin; for a few distinct stimuli it is
     none of them.
     """
-    probabilities = jnp.exp(decoder.log_probabilities(response))
+    probabilities = jnp.exp(decoder.log_probabilities(real_array("response", response)))
     centers = jnp.asarray(decoder.bins.centers_degrees, probabilities.dtype)
     return circular_mean(centers, decoder.period_degrees, probabilities)

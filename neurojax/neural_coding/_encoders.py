@@ -2,22 +2,24 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_at_least, check_positive, check_rank, check_real, check_shape
+from .._arrays import real_array
+from .._checks import check_at_least, check_positive, check_rank, check_shape
 from .._precision import network_precision
 from .._types import PRNGKey
 from ._readouts import AbstractReadout, DenseReadout, FactorizedReadout
 
 __all__ = ["AbstractEncoder", "ConvolutionalEncoder"]
 
-Image = Float[Array, "rows columns"]
+Image = Real[ArrayLike, "rows columns"]
 _READOUTS = {"dense": DenseReadout, "factorized": FactorizedReadout}
 
 
@@ -79,8 +81,8 @@ class ConvolutionalEncoder(AbstractEncoder):
         ((10,), 11830)
     """
 
-    filters: Float[Array, "filters height width"]
-    bias: Float[Array, " filters"]
+    filters: Float[Array, "filters height width"] = eqx.field(converter=partial(real_array, "filters"))
+    bias: Float[Array, " filters"] = eqx.field(converter=partial(real_array, "bias"))
     readout: AbstractReadout
     image_shape: tuple[int, int] = eqx.field(static=True)
     activation: Callable[..., Any] | None = eqx.field(static=True, default=None)
@@ -95,7 +97,7 @@ class ConvolutionalEncoder(AbstractEncoder):
     @classmethod
     def from_filters(
         cls,
-        filters: Float[Array, "filters height width"],
+        filters: Real[ArrayLike, "filters height width"],
         image_shape: tuple[int, int],
         n_neurons: int,
         key: PRNGKey,
@@ -120,6 +122,7 @@ class ConvolutionalEncoder(AbstractEncoder):
         Raises:
             ValueError: for filters that are no stack of odd-sized real filters, and values out of range.
         """
+        filters = real_array("filters", filters)
         check_filters(filters)
         check_at_least("n_neurons", n_neurons, 1)
         check_positive("weight_scale", weight_scale)
@@ -133,7 +136,7 @@ class ConvolutionalEncoder(AbstractEncoder):
         )
         bias = jnp.zeros(len(filters), filters.dtype)
         return cls(
-            filters=jnp.asarray(filters),
+            filters=filters,
             bias=bias,
             readout=drawn,
             image_shape=shape[1:],
@@ -148,6 +151,7 @@ class ConvolutionalEncoder(AbstractEncoder):
 
     def features(self, image: Image) -> Float[Array, "filters rows columns"]:
         """Return what the filters make of an image, after the activation."""
+        image = real_array("image", image, "rows columns")
         check_shape("image", image, self.image_shape, "the image_shape of the encoder")
         margins = [(size // 2, size // 2) for size in self.filters.shape[1:]]
         seen = lax.conv_general_dilated(
@@ -173,7 +177,6 @@ class ConvolutionalEncoder(AbstractEncoder):
 def check_filters(filters) -> None:
     """Raise ``ValueError`` for what is not a stack of real filters of odd height and width."""
     check_rank("filters", filters, "filters height width")
-    check_real("filters", filters)
     n_filters, height, width = filters.shape
     if not n_filters or height % 2 == 0 or width % 2 == 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What encoders minimise."""
+"""The training objective of encoders."""
 
 from typing import Any, Literal, get_args
 
@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Real
 
-from .._checks import check_finite, check_kind, check_nonnegative, check_positive, check_real, check_shape
+from .._arrays import host_array, real_array
+from .._checks import check_finite, check_kind, check_nonnegative, check_positive, check_shape
 from .._terms import is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractObjective
@@ -18,7 +19,7 @@ __all__ = ["EncodingObjective"]
 
 Loss = Literal["squared", "poisson"]
 PenaltyScale = Literal["neuron", "sum"]
-Batch = tuple[Float[Array, "*samples rows columns"], Float[Array, "*samples neurons"]]
+Batch = tuple[Real[ArrayLike, "*samples rows columns"], Real[ArrayLike, "*samples neurons"]]
 
 
 class EncodingObjective(AbstractObjective):
@@ -74,7 +75,8 @@ class EncodingObjective(AbstractObjective):
             images, responses = data
         except (TypeError, ValueError) as error:
             raise ValueError(f"data: expected (images, responses), got {type(data).__name__}.") from error
-        _check_pair(model, np.asarray(images), np.asarray(responses))
+        images, responses = host_array("images", images), host_array("responses", responses)
+        _check_pair(model, images, responses)
         self._check_penalised(model)
         if self.loss == "poisson":
             check_nonnegative("responses: least (poisson loss)", np.min(np.asarray(responses)))
@@ -90,7 +92,13 @@ class EncodingObjective(AbstractObjective):
         self, model: AbstractEncoder, state: None, batch: Batch, key: PRNGKey
     ) -> tuple[Scalar, tuple[None, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
-        images, responses = batch
+        images, responses = real_array("images", batch[0]), real_array("responses", batch[1])
+        check_shape(
+            "responses",
+            responses,
+            (*images.shape[:-2], model.n_neurons),
+            "the images' samples and the neurons",
+        )
         self._check_penalised(model)
         predictions = jax.vmap(model)(images.reshape(-1, *model.image_shape)).reshape(responses.shape)
         if self.loss == "squared":
@@ -127,5 +135,4 @@ def _check_pair(model: AbstractEncoder, images, responses) -> None:
     if not images.size:
         raise ValueError(f"images: expected at least one, got shape {images.shape}.")
     for name, value in (("images", images), ("responses", responses)):
-        check_real(name, value)
         check_finite(name, value)

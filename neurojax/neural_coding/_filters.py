@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import host_array, real_array
 from .._checks import check_at_least, check_finite, check_nonnegative, check_positive
-from ._stimuli import as_float, check_image_shape, cos_sin_degrees, offsets
+from .._gabor import envelope_and_phase
+from ._angles import warn_unless_degrees
+from ._stimuli import check_image_shape, cos_sin_degrees, finite_number, offsets, positive_number
 
-__all__ = ["center_surround", "course_filters", "gabor", "gabor_bank"]
+__all__ = ["center_surround", "course_filters", "gabor_bank", "gabor_filter"]
 
 Scalar = Real[ArrayLike, ""]
 Numbers = Sequence[float | int] | Real[Array, " _"] | Real[np.ndarray, " _"]
@@ -20,7 +23,7 @@ _COURSE_SIGMA = 1.1
 _COURSE_ORIENTATIONS = (0, 45, 90, 135)
 
 
-def gabor(
+def gabor_filter(
     orientation_degrees: Scalar,
     shape: tuple[int, int],
     *,
@@ -31,7 +34,7 @@ def gabor(
     center: tuple[Scalar, Scalar] | None = None,
     pixels_per_degree: Scalar = 1,
 ) -> Float[Array, "rows columns"]:
-    """Draw a Gabor function, a sinusoid under a Gaussian.
+    """Draw a Gabor function, a sinusoid under a Gaussian, in degrees of visual angle as stimuli are.
 
     With θ the orientation, (y, x) the way down and to the right from the centre, across = y·cos θ + x·sin θ
     and along = x·cos θ − y·sin θ, the value is
@@ -63,24 +66,26 @@ def gabor(
         ValueError: for a shape or a length that is not one.
 
     Example:
-        >>> filter = gabor(90.0, (5, 5), period=4, width_across=2)
+        >>> filter = gabor_filter(90.0, (5, 5), period=4, width_across=2)
         >>> print(np.round(np.asarray(filter[2], float), 3) + 0.0)  # upright bars
         [-0.607  0.     1.     0.    -0.607]
     """
     check_image_shape(shape)
+    orientation = finite_number("orientation_degrees", orientation_degrees)
+    phase_degrees = finite_number("phase_degrees", phase_degrees)
+    period = positive_number("period", period)
     width_along = width_across if width_along is None else width_along
-    check_finite("orientation_degrees", orientation_degrees)
-    check_finite("phase_degrees", phase_degrees)
-    for name, length in (("period", period), ("width_across", width_across), ("width_along", width_along)):
-        check_positive(name, length)
-    check_positive("pixels_per_degree", pixels_per_degree)
-    orientation = as_float(orientation_degrees)
-    rows, columns = offsets(shape, center, pixels_per_degree, orientation.dtype)
-    cos, sin = cos_sin_degrees(orientation)
-    across, along = rows * cos + columns * sin, columns * cos - rows * sin
-    envelope = jnp.exp(-((across / width_across) ** 2) / 2 - (along / width_along) ** 2 / 2)
-    wave = jnp.cos(2 * jnp.pi * (across / period + phase_degrees / 360))
-    return (envelope * wave).astype(orientation.dtype)
+    width_across = positive_number("width_across", width_across)
+    width_along = positive_number("width_along", width_along)
+    pixels_per_degree = positive_number("pixels_per_degree", pixels_per_degree)
+    envelope, phase = envelope_and_phase(
+        offsets(shape, center, pixels_per_degree, orientation.dtype),
+        cos_sin_degrees(orientation),
+        across_scale=1 / width_across,
+        along_scale=1 / width_along,
+        frequency=1 / period,
+    )
+    return (envelope * jnp.cos(phase + 2 * jnp.pi * phase_degrees / 360)).astype(orientation.dtype)
 
 
 def gabor_bank(
@@ -93,7 +98,7 @@ def gabor_bank(
     width_along_periods: float | int = 0.4,
     pixels_per_degree: float | int = 1,
 ) -> Float[Array, "filters rows columns"]:
-    """Draw `gabor` for every period, orientation and phase, in the middle of the image.
+    """Draw `gabor_filter` for every period, orientation and phase, in the middle of the image.
 
     Each has its mean over the image taken away, so that it is blind to uniform light, and is then divided by
     √(Σ value²).
@@ -112,7 +117,7 @@ def gabor_bank(
         The filters, in JAX's default precision: periods slowest, then orientations, phases fastest.
 
     Raises:
-        ValueError: for an empty list, for too fine a period, and as `gabor`.
+        ValueError: for an empty list, for too fine a period, and as `gabor_filter`.
 
     Example:
         >>> gabor_bank((12, 16), orientations_degrees=(0, 45, 90, 135), periods=(4, 8)).shape
@@ -125,21 +130,22 @@ def gabor_bank(
     }
     check_image_shape(shape)
     check_at_least("shape", min(shape), 2)
+    axes = {name: host_array(name, values, "numbers") for name, values in axes.items()}
     for name, values in axes.items():
         if not len(values):
             raise ValueError(f"{name}: expected at least one number, got none.")
         check_finite(name, values)
+    warn_unless_degrees("orientations_degrees", axes["orientations_degrees"], np.inf)
     check_positive("width_across_periods", width_across_periods)
     check_positive("width_along_periods", width_along_periods)
     check_positive("pixels_per_degree", pixels_per_degree)
-    if min(periods) * pixels_per_degree <= 2:
-        raise ValueError(
-            f"periods: expected more than 2 pixels each, got {min(periods) * pixels_per_degree:g}."
-        )
+    finest = axes["periods"].min() * pixels_per_degree
+    if finest <= 2:
+        raise ValueError(f"periods: expected more than 2 pixels each, got {finest:g}.")
     grid = np.meshgrid(*(np.asarray(values, float) for values in axes.values()), indexing="ij")
 
     def one(period, orientation, phase):
-        return gabor(
+        return gabor_filter(
             orientation,
             shape,
             period=period,
@@ -199,11 +205,11 @@ def center_surround(
         [-0.016  0.386  0.75   0.386 -0.016]
     """
     check_image_shape(shape)
-    for name, length in (("center_width", center_width), ("surround_width", surround_width)):
-        check_positive(name, length)
+    width = positive_number("center_width", center_width)
+    surround_width = positive_number("surround_width", surround_width)
     check_nonnegative("surround_weight", surround_weight)
-    check_positive("pixels_per_degree", pixels_per_degree)
-    width = as_float(center_width)
+    surround_weight = real_array("surround_weight", surround_weight)
+    pixels_per_degree = positive_number("pixels_per_degree", pixels_per_degree)
     rows, columns = offsets(shape, center, pixels_per_degree, width.dtype)
     squared = rows**2 + columns**2
     surround = (width / surround_width) ** 2 * jnp.exp(-squared / (2 * surround_width**2))

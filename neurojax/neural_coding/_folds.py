@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Real
 
-from .._checks import check_at_least, check_rank
+from .._arrays import real_array
+from .._checks import check_at_least, check_finite
 from .._types import PRNGKey
-from ._angles import wrap_degrees
+from ._angles import warn_unless_degrees, wrap_degrees
 
 __all__ = ["Splits", "check_splits", "stratified_folds"]
 
@@ -40,11 +41,13 @@ def stratified_folds(
         give them.
 
     Raises:
-        ValueError: for fewer trials than folds.
+        ValueError: for fewer trials than folds, and for angles that are not finite.
     """
-    check_rank("angles_degrees", angles_degrees, "trials")
     check_at_least("n_folds", n_folds, 2)
-    angles = np.asarray(wrap_degrees(angles_degrees, period_degrees))
+    angles = real_array("angles_degrees", angles_degrees, "trials")
+    check_finite("angles_degrees", angles)
+    warn_unless_degrees("angles_degrees", angles, period_degrees)
+    angles = np.asarray(wrap_degrees(angles, period_degrees))
     if len(angles) < n_folds:
         raise ValueError(f"n_folds: expected at most {len(angles)}, the number of trials, got {n_folds}.")
     random = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))

@@ -1,12 +1,14 @@
 """The energy model of complex cells: two Gabor filters in quadrature, squared and added."""
 
+from functools import partial
 from typing import Literal, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._checks import check_at_least, check_rank, check_shape
 from .._precision import product
 from .._types import PRNGKey
@@ -76,14 +78,14 @@ class GaborEnergy(AbstractEncoder):
         ((5,), 40)
     """
 
-    row: PerNeuron
-    column: PerNeuron
-    direction_degrees: PerNeuron
-    frequency: PerNeuron
-    width_across: PerNeuron
-    width_along: PerNeuron
-    amplitude: PerNeuron
-    baseline: PerNeuron
+    row: PerNeuron = eqx.field(converter=partial(real_array, "row"))
+    column: PerNeuron = eqx.field(converter=partial(real_array, "column"))
+    direction_degrees: PerNeuron = eqx.field(converter=partial(real_array, "direction_degrees"))
+    frequency: PerNeuron = eqx.field(converter=partial(real_array, "frequency"))
+    width_across: PerNeuron = eqx.field(converter=partial(real_array, "width_across"))
+    width_along: PerNeuron = eqx.field(converter=partial(real_array, "width_along"))
+    amplitude: PerNeuron = eqx.field(converter=partial(real_array, "amplitude"))
+    baseline: PerNeuron = eqx.field(converter=partial(real_array, "baseline"))
     image_shape: tuple[int, int] = eqx.field(static=True)
     output: Output = eqx.field(static=True, default="energy")
 
@@ -153,13 +155,14 @@ class GaborEnergy(AbstractEncoder):
         means = jnp.sum(share[:, None] * pair, axis=(2, 3), keepdims=True)
         return 2 * share[:, None] * (pair - means)
 
-    def energy(self, image: Float[Array, "rows columns"]) -> PerNeuron:
+    def energy(self, image: Real[ArrayLike, "rows columns"]) -> PerNeuron:
         """Return even² + odd² of each neuron."""
+        image = real_array("image", image, "rows columns")
         check_shape("image", image, self.image_shape, "the image_shape of the encoder")
         pair = product(self.filters().reshape(self.n_neurons, 2, -1), image.reshape(-1))
         return jnp.sum(pair**2, axis=1)
 
-    def __call__(self, image: Float[Array, "rows columns"]) -> PerNeuron:
+    def __call__(self, image: Real[ArrayLike, "rows columns"]) -> PerNeuron:
         """Return the response of each neuron."""
         energy = self.energy(image)
         if self.output == "root":

@@ -1,30 +1,25 @@
 """Linear-nonlinear-Poisson models of a neuron, fitted to a certified optimum."""
 
+from functools import partial
 from typing import get_args
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import (
-    check_at_least,
-    check_finite,
-    check_kind,
-    check_nonnegative,
-    check_rank,
-    check_real,
-    check_shape,
-    check_size,
-)
-from .._precision import product
-from .._proximal import require_prox
-from ..convergence import AbstractGradient, Detached, iterate
+from .._arrays import real_array
+from .._checks import check_finite, check_kind, check_nonnegative, check_shape, check_size
+from .._precision import at_least_single, product
+from ..convergence import AbstractGradient, Implicit, iterate
 from ..penalties import L1, AbstractPenalty
-from ._poisson_loss import Nonlinearity, log_rate, rate
-from ._poisson_problem import GuardedFISTA, Smoothness, make_problem
+from ..proximal import FISTA
+from ..proximal._poisson_loss import Nonlinearity, log_rate, rate
+from ..proximal._problem import require_prox
+from ._poisson_problem import Smoothness, make_problem
+from ._separation import with_finite_optimum
 
-__all__ = ["LinearNonlinearPoisson", "PoissonFit", "fit_poisson", "lagged"]
+__all__ = ["LinearNonlinearPoisson", "PoissonFit", "fit_poisson"]
 
 
 class LinearNonlinearPoisson(eqx.Module):
@@ -48,24 +43,25 @@ class LinearNonlinearPoisson(eqx.Module):
         2.718
     """
 
-    weights: Float[Array, "*neurons features"]
-    bias: Float[Array, "*neurons"]
+    weights: Float[Array, "*neurons features"] = eqx.field(converter=partial(real_array, "weights"))
+    bias: Float[Array, "*neurons"] = eqx.field(converter=partial(real_array, "bias"))
     nonlinearity: Nonlinearity = eqx.field(static=True, default="exp")
 
     def __check_init__(self):
         _check_nonlinearity(self.nonlinearity)
         check_shape("bias", self.bias, self.weights.shape[:-1], "a number for each neuron of the weights")
 
-    def __call__(self, x: Float[Array, " features"]) -> Float[Array, "*neurons"]:
+    def __call__(self, x: Real[ArrayLike, " features"]) -> Float[Array, "*neurons"]:
         """Return the expected count, of each neuron."""
         return rate(self.nonlinearity, self.predictor(x))
 
-    def predictor(self, x: Float[Array, " features"]) -> Float[Array, "*neurons"]:
+    def predictor(self, x: Real[ArrayLike, " features"]) -> Float[Array, "*neurons"]:
         """Return x·w + b."""
+        x = real_array("x", x, "features")
         check_size("x", x, 0, self.weights.shape[-1], "features (of the weights)")
         return product(self.weights, x) + self.bias
 
-    def log_rate(self, x: Float[Array, " features"]) -> Float[Array, "*neurons"]:
+    def log_rate(self, x: Real[ArrayLike, " features"]) -> Float[Array, "*neurons"]:
         """Return ln f(x·w + b), also where f underflows."""
         return log_rate(self.nonlinearity, self.predictor(x))
 
@@ -75,7 +71,8 @@ class PoissonFit(eqx.Module):
 
     Attributes:
         model: the last iterate.
-        status: a `neurojax.convergence.Status` as int32; ``nonfinite`` for a neuron without a spike.
+        status: a `neurojax.convergence.Status` as int32; ``nonfinite`` for a neuron without a spike,
+            ``unbounded`` where there is no finite optimum (see `fit_poisson`).
         n_steps: steps taken.
         residual: the stopping measure at the end (see `fit_poisson`).
     """
@@ -87,17 +84,17 @@ class PoissonFit(eqx.Module):
 
 
 def fit_poisson(
-    xs: Float[Array, "samples features"],
-    counts: Real[Array, " samples"],
+    xs: Real[ArrayLike, "samples features"],
+    counts: Real[ArrayLike, " samples"],
     penalty: AbstractPenalty | None = None,
     *,
     smoothness: Smoothness | None = None,
     nonlinearity: Nonlinearity = "exp",
     tol: float | None = None,
     max_steps: int = 10_000,
-    gradient: AbstractGradient = Detached(),  # noqa: B008
+    gradient: AbstractGradient = Implicit(),  # noqa: B008
 ) -> PoissonFit:
-    """Fit one neuron by penalised maximum likelihood; ``vmap`` over neurons and strengths, ``jit`` for speed.
+    """Fit one neuron by penalised maximum likelihood; compiled inside; ``vmap`` over neurons and strengths.
 
     Minimises, over weights w and bias b, with T samples xₜ and counts yₜ,
 
@@ -121,13 +118,16 @@ def fit_poisson(
         nonlinearity: ``"exp"`` or ``"softplus"``.
         tol: of the residual; ``None``: 1e-8 in float64, 1e-5 in float32.
         max_steps: the most steps.
-        gradient: how derivatives pass through (`neurojax.convergence`); ``Implicit()`` gives those of the
-            solution in strengths, stimuli and counts.
+        gradient: how derivatives pass through (`neurojax.convergence`); ``Implicit()``, the default, gives
+            those of the solution in strengths, stimuli and counts.
 
     Returns:
-        The fit. A neuron without a spike has no finite optimum: weights 0, bias −∞ (rate 0) and
-        ``Status.nonfinite``. The same status for NaN, infinities and negative counts that only show at run
-        time.
+        The fit, in the dtype of ``xs``, for half precision in float32. A neuron without a spike has no finite
+        optimum: weights 0, bias −∞ (rate 0) and ``Status.nonfinite``. The same status for NaN, infinities and
+        negative counts that only show at run time. ``Status.unbounded`` where the residual fell to ``tol``
+        and yet no optimum is near: some direction of the weights, held by no penalty, lowers the rate only
+        where no spike came (separation), so that F falls along it for ever; or the optimum is so far that
+        ``tol`` stopped well short of it. A penalty or more data makes it finite.
 
     Raises:
         ValueError: for shapes that do not fit and a penalty without a proximal operator (at trace time), and
@@ -141,49 +141,34 @@ def fit_poisson(
         >>> from neurojax import penalties
         >>> xs = jax.random.normal(jax.random.key(0), (500, 3))
         >>> counts = jax.random.poisson(jax.random.key(1), jnp.exp(xs @ jnp.array([0.5, 0.0, -0.5])))
-        >>> fit = jax.jit(fit_poisson)(xs, counts, penalties.L1(0.1))
+        >>> fit = fit_poisson(xs, counts, penalties.L1(0.1))
         >>> int(fit.status), [round(weight, 1) for weight in fit.model.weights.tolist()]
         (0, [0.4, 0.0, -0.5])
     """
-    counts = _check_design(xs, counts, smoothness)
+    xs, counts = as_design(xs, counts, smoothness)
     _check_nonlinearity(nonlinearity)
     penalty = require_prox("fit_poisson", L1(0.0) if penalty is None else penalty)
     check_kind("gradient", gradient, AbstractGradient)
     if tol is None:
         tol = 1e-8 if xs.dtype == jnp.float64 else 1e-5
+    return _fit(xs, counts, penalty, smoothness, nonlinearity, tol, max_steps, gradient)
+
+
+@eqx.filter_jit
+def _fit(xs, counts, penalty, smoothness, nonlinearity, tol, max_steps, gradient) -> PoissonFit:
     mean = jnp.mean(xs, axis=0)
     problem, start = make_problem(xs - mean, counts, penalty, smoothness, nonlinearity)
-    solution = iterate(GuardedFISTA(), problem, start, tol=tol, max_steps=max_steps, gradient=gradient)
+    solution = iterate(FISTA(), problem, start, tol=tol, max_steps=max_steps, gradient=gradient)
+    solution = with_finite_optimum(problem, penalty, solution, tol)
     weights, bias = problem.split(solution.value)
     model = LinearNonlinearPoisson(weights, bias - product(mean, weights), nonlinearity)
     return PoissonFit(model, solution.status, solution.n_steps, solution.residual)
 
 
-def lagged(stimuli: Float[Array, "samples *features"], n_lags: int) -> Float[Array, "samples lags *features"]:
-    """Put each stimulus beside those before it: entry [t, k] is stimulus t − k, zeros before the first.
-
-    Args:
-        stimuli: one for each time bin.
-        n_lags: ≥ 1; lag 0 is the stimulus of the same bin.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(lagged(jnp.array([1.0, 2.0, 3.0]), 2))
-        [[1. 0.]
-         [2. 1.]
-         [3. 2.]]
-    """
-    check_at_least("n_lags", n_lags, 1)
-    stimuli = jnp.asarray(stimuli)
-    n_samples = len(stimuli)
-    padded = jnp.concatenate([jnp.zeros((n_lags - 1, *stimuli.shape[1:]), stimuli.dtype), stimuli])
-    return jnp.stack([padded[n_lags - 1 - lag :][:n_samples] for lag in range(n_lags)], axis=1)
-
-
-def _check_design(xs, counts, smoothness) -> Array:
-    """Return counts in the dtype of the stimuli."""
-    check_rank("xs", xs, "samples features")
-    check_real("xs", xs)
+def as_design(xs, counts, smoothness) -> tuple[Array, Array]:
+    """Return stimuli and counts in one dtype, single precision at least, or raise ``ValueError``."""
+    xs = at_least_single(real_array("xs", xs, "samples features"))
+    counts = real_array("counts", counts)
     if not xs.size:
         raise ValueError(f"xs: expected at least one sample and feature, got shape {xs.shape}.")
     check_shape("counts", counts, (len(xs),), "a count for each sample")
@@ -193,7 +178,7 @@ def _check_design(xs, counts, smoothness) -> Array:
     if smoothness is not None:
         check_kind("smoothness", smoothness, Smoothness)
         smoothness.check_width("xs", xs.shape[1])
-    return jnp.asarray(counts, xs.dtype)
+    return xs, counts.astype(xs.dtype)
 
 
 def _check_nonlinearity(nonlinearity) -> None:

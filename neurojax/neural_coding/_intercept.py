@@ -1,5 +1,6 @@
 """A penalty on weights that leaves their intercept alone."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -42,6 +43,11 @@ class OnWeights(AbstractValuedPenalty, AbstractProximalPenalty):
         """Apply the operator to the weights."""
         v = jnp.asarray(v)
         return _joined(self.penalty.prox(v[:-1], step_size), v[-1:])
+
+    def tangent(self, code: Float[ArrayLike, "inputs *targets"]) -> Callable[[Array], Array]:
+        """Return the projector of the weights, which leaves the intercept free."""
+        project = self.penalty.tangent(jnp.asarray(code)[:-1])
+        return lambda direction: _joined(project(direction[:-1]), direction[-1:])
 
     def support(self, code: Float[ArrayLike, "inputs *targets"]) -> Bool[Array, "inputs *targets"]:
         """Return the support of the weights, and the intercept."""

@@ -58,7 +58,7 @@ class PoissonDecoder(AbstractClassDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedPoissonDecoder":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         _check_counts("responses", trials.responses)
         tuning = _tuning(trials, self.bins, self.smoothing_degrees, self.prior_count)
         return FittedPoissonDecoder(
@@ -131,7 +131,7 @@ class GaussianDecoder(AbstractClassDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedGaussianDecoder":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         if self.square_root:
             _check_counts("responses", trials.responses)
             trials = eqx.tree_at(lambda t: t.responses, trials, _root(trials.responses))

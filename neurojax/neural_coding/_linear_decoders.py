@@ -58,7 +58,7 @@ class SinCosRidge(AbstractDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedSinCosRidge":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         phase = to_phase(trials.angles_degrees, self.period_degrees)
         targets = jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
         scale, linear = _fit_linear(trials, targets, self.strength)
@@ -115,7 +115,7 @@ class BumpRidge(AbstractDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedBumpRidge":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         concentration = bump_concentration(self.width_degrees, self.period_degrees)
         targets = _bumps(
             to_phase(trials.angles_degrees, self.period_degrees)[:, None], self.n_bumps, concentration
@@ -184,7 +184,7 @@ class PopulationVector(AbstractDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> FittedSinCosRidge:
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         scale = standardizer(trials.responses, trials.weights)
         x, phase = scale(trials.responses), to_phase(trials.angles_degrees, self.period_degrees)
         circle = trials.weights[:, None] * jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)

@@ -1,35 +1,27 @@
-"""What predictions are worth: errors on a circle, classes, and predicted responses neuron by neuron."""
-
-from typing import NamedTuple
+"""Evaluation metrics: errors on a circle, errors of classes, and scores of predicted responses by neuron."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import xlogy
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Real
 
-from .._checks import (
-    check_at_least,
-    check_nonnegative,
-    check_rank,
-    check_real,
-    check_shape,
-    check_share,
-    is_concrete,
-)
+from .._arrays import check_same_shape, real_array, whole_array
+from .._checks import check_at_least, check_nonnegative, check_shape, check_size, is_concrete
+from .._precision import at_least_single
+from .._rows import unit_of
 from .._types import Scalar
-from ._angles import circular_difference
+from ._angles import circular_difference, warn_unless_degrees
 
 __all__ = [
-    "ExplainedFraction",
     "as_float_responses",
-    "as_repeats",
     "bits_per_spike",
     "check_classes",
     "circular_errors",
+    "class_labels",
     "confusion_matrix",
-    "explainable_variance",
-    "feve",
     "fraction_correct",
+    "in_own_unit",
+    "labelled_trials",
     "mean_circular_error",
     "median_circular_error",
     "poisson_pseudo_r2",
@@ -37,36 +29,55 @@ __all__ = [
 ]
 
 
-def as_float_responses(name: str, responses: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
-    """Return responses as floating-point numbers, which integers (spike counts) become.
+def as_float_responses(
+    name: str, responses: Real[ArrayLike, "..."], axes: str | None = None
+) -> Float[Array, "..."]:
+    """Return responses as floating-point numbers in which sums are taken, float32 at least."""
+    return at_least_single(real_array(name, responses, axes))
 
-    Raises:
-        ValueError: for numbers that are neither.
+
+def in_own_unit(
+    values: Float[Array, "*axes"], axis: int | tuple[int, ...] = 0
+) -> tuple[Float[Array, "*axes"], Float[Array, "..."]]:
+    """Return values over the largest magnitude along an axis, and that magnitude; zeros keep the unit 1.
+
+    Ratios of squares are taken in this unit, as squares of numbers beyond 1e±19 leave float32. The unit is a
+    power of two, so that it changes no digit, and a constant to derivatives.
     """
-    responses = jnp.asarray(responses)
-    if jnp.issubdtype(responses.dtype, jnp.integer):
-        responses = responses.astype(float)
-    check_real(name, responses)
-    return responses
-
-
-def as_repeats(responses: Real[ArrayLike, "repeats stimuli neurons"]) -> Float[Array, "..."]:
-    """Return responses as floating-point numbers, or raise ``ValueError`` for fewer than 2 repeats."""
-    check_rank("responses", responses, "repeats stimuli neurons")
-    if np.shape(responses)[0] < 2:
-        shape = np.shape(responses)
-        raise ValueError(f"responses: expected at least 2 repeats on axis 0, got shape {shape}.")
-    return as_float_responses("responses", responses)
+    unit = unit_of(values, axis, keepdims=True)
+    return values / unit, jnp.squeeze(unit, axis)
 
 
 def check_classes(
-    name: str, classes: Int[ArrayLike, "..."], n_classes: int, meaning: str = "classes"
+    name: str, classes: Integer[ArrayLike, "..."], n_classes: int, meaning: str = "classes"
 ) -> None:
     """Raise ``ValueError`` if concrete ``classes`` are not all 0 to n_classes − 1."""
     if is_concrete(classes) and np.size(classes):
         least, most = np.min(np.asarray(classes)), np.max(np.asarray(classes))
         if least < 0 or most >= n_classes:
             raise ValueError(f"{name}: expected {meaning} 0 to {n_classes - 1}, got {least} to {most}.")
+
+
+def class_labels(name: str, labels: Integer[ArrayLike, "..."], axes: str | None = None) -> Int[Array, "..."]:
+    """Return labels as integers wide enough to count with."""
+    labels = whole_array(name, labels, axes)
+    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+
+
+def labelled_trials(
+    responses: Real[ArrayLike, "trials neurons"], labels: Integer[ArrayLike, " trials"], n_labels: int
+) -> tuple[Float[Array, "trials neurons"], Int[Array, " trials"], Bool[Array, " trials"]]:
+    """Return responses, the label of each trial, and whether it is one of 0 to n_labels − 1.
+
+    Raises:
+        ValueError: for lengths that do not match, counts below 1, and known labels out of range.
+    """
+    check_at_least("n_labels", n_labels, 1)
+    responses = as_float_responses("responses", responses, "trials neurons")
+    labels = class_labels("labels", labels, "trials")
+    check_size("labels", labels, 0, len(responses), "labels, one for each trial of the responses,")
+    check_classes("labels", labels, n_labels, "labels")
+    return responses, labels, (labels >= 0) & (labels < n_labels)
 
 
 def circular_errors(
@@ -79,6 +90,11 @@ def circular_errors(
     A decoder of directions is judged "in the 180° sense", which forgives taking a direction for its
     opposite, by ``period_degrees=180``.
 
+    Args:
+        predicted_degrees: decoded angles.
+        true_degrees: the angles shown; of values that look like radians a warning is given.
+        period_degrees: after which angles come round.
+
     Raises:
         ValueError: for arrays of different shape, and for a period that is not positive.
 
@@ -88,8 +104,13 @@ def circular_errors(
         >>> print(circular_errors(predicted, true), circular_errors(predicted, true, 180))
         [  2. 180.] [2. 0.]
     """
-    check_shape("predicted_degrees", predicted_degrees, np.shape(true_degrees), "that of true_degrees")
-    return jnp.abs(circular_difference(predicted_degrees, true_degrees, period_degrees))
+    predicted, true = (
+        real_array("predicted_degrees", predicted_degrees),
+        real_array("true_degrees", true_degrees),
+    )
+    check_shape("predicted_degrees", predicted, true.shape, "that of true_degrees")
+    warn_unless_degrees("true_degrees", true_degrees, np.inf)
+    return jnp.abs(circular_difference(predicted, true, period_degrees))
 
 
 def median_circular_error(
@@ -97,7 +118,10 @@ def median_circular_error(
     true_degrees: Real[ArrayLike, "*shape"],
     period_degrees: float | int = 360,
 ) -> Scalar:
-    """Compute the median of `circular_errors`, in degrees; chance is period/4 where angles are even."""
+    """Compute the median of `circular_errors`, in degrees; chance is period/4 where angles are even.
+
+    NaN without any trial, and where an answer is NaN.
+    """
     return jnp.median(circular_errors(predicted_degrees, true_degrees, period_degrees))
 
 
@@ -106,24 +130,31 @@ def mean_circular_error(
     true_degrees: Real[ArrayLike, "*shape"],
     period_degrees: float | int = 360,
 ) -> Scalar:
-    """Compute the mean of `circular_errors`, in degrees; chance is period/4 where angles are even."""
-    return jnp.mean(circular_errors(predicted_degrees, true_degrees, period_degrees))
+    """Compute the mean of `circular_errors`, in degrees; chance is period/4 where angles are even.
+
+    NaN without any trial, and where an answer is NaN.
+    """
+    return jnp.mean(at_least_single(circular_errors(predicted_degrees, true_degrees, period_degrees)))
 
 
-def fraction_correct(predicted: Int[ArrayLike, "*shape"], true: Int[ArrayLike, "*shape"]) -> Scalar:
-    """Compute the share of trials whose class was predicted.
+def fraction_correct(predicted: Integer[ArrayLike, "*shape"], true: Integer[ArrayLike, "*shape"]) -> Scalar:
+    """Compute the share of trials whose class was predicted; NaN without any trial.
+
+    Raises:
+        ValueError: for classes that are not integers, and for arrays of different shape.
 
     Example:
         >>> import jax.numpy as jnp
         >>> float(fraction_correct(jnp.array([0, 1, 2, 2]), jnp.array([0, 1, 1, 2])))
         0.75
     """
-    check_shape("predicted", predicted, np.shape(true), "that of true")
-    return jnp.mean(jnp.asarray(predicted) == jnp.asarray(true), dtype=float)
+    predicted, true = class_labels("predicted", predicted), class_labels("true", true)
+    check_same_shape("predicted", predicted, "true", true)
+    return jnp.mean(predicted == true, dtype=float)
 
 
 def confusion_matrix(
-    predicted: Int[ArrayLike, " trials"], true: Int[ArrayLike, " trials"], n_classes: int
+    predicted: Integer[ArrayLike, " trials"], true: Integer[ArrayLike, " trials"], n_classes: int
 ) -> Int[Array, "classes classes"]:
     """Count trials by true class (rows) and predicted class (columns).
 
@@ -143,11 +174,10 @@ def confusion_matrix(
          [0 1]]
     """
     check_at_least("n_classes", n_classes, 1)
-    check_rank("true", true, "trials")
-    check_shape("predicted", predicted, np.shape(true), "that of true")
+    true, predicted = class_labels("true", true, "trials"), class_labels("predicted", predicted)
+    check_same_shape("predicted", predicted, "true", true)
     check_classes("predicted", predicted, n_classes)
     check_classes("true", true, n_classes)
-    predicted, true = jnp.asarray(predicted), jnp.asarray(true)
     is_counted = (predicted >= 0) & (predicted < n_classes) & (true >= 0) & (true < n_classes)
     cells = jnp.where(is_counted, true * n_classes + predicted, n_classes**2)
     return jnp.bincount(cells, length=n_classes**2 + 1)[:-1].reshape(n_classes, n_classes)
@@ -159,18 +189,19 @@ def response_correlation(
     """Compute Pearson's correlation of each neuron's predicted and measured responses over samples.
 
     A constant prediction (a spread below rounding) correlates 0 with anything. For a neuron whose measured
-    response is constant, or holds NaN, there is nothing to correlate with: NaN.
+    response is constant (as one sample is), or holds NaN, there is nothing to correlate with: NaN. The units
+    of both do not matter.
 
     Raises:
         ValueError: for arrays of different shape.
     """
     predicted, measured = _pair("predicted", predicted, "measured", measured)
-    first, is_first_constant = _centred(predicted)
-    second, is_second_constant = _centred(measured)
-    power = jnp.sum(first**2, 0) * jnp.sum(second**2, 0)
-    is_undefined = is_first_constant | is_second_constant | (power == 0)
-    correlation = jnp.sum(first * second, 0) / jnp.sqrt(jnp.where(is_undefined, 1, power))
-    return jnp.where(is_second_constant, jnp.nan, jnp.where(is_undefined, 0, correlation))
+    first, is_first_constant = _centered(predicted)
+    second, is_second_constant = _centered(measured)
+    is_undefined = is_first_constant | is_second_constant
+    power = jnp.where(is_undefined, 1, jnp.sum(first**2, 0) * jnp.sum(second**2, 0))
+    correlation = jnp.sum(first * second, 0) / jnp.sqrt(power)
+    return jnp.where(is_second_constant, jnp.nan, jnp.where(is_first_constant, 0, correlation))
 
 
 def poisson_pseudo_r2(
@@ -230,97 +261,14 @@ def bits_per_spike(
     return jnp.where(is_silent, jnp.nan, gain / (float(np.log(2)) * jnp.where(is_silent, 1, n_spikes)))
 
 
-class ExplainedFraction(NamedTuple):
-    """FEVE of each neuron, and for which neurons it means something.
-
-    Attributes:
-        feve: the fraction of explainable variance explained; NaN where ``is_explainable`` is false.
-        is_explainable: whether a neuron varies and its explainable fraction is at least the threshold.
-        explainable: the explainable fraction of each neuron's variance.
-    """
-
-    feve: Float[Array, " neurons"]
-    is_explainable: Bool[Array, " neurons"]
-    explainable: Float[Array, " neurons"]
-
-
-def explainable_variance(
-    responses: Real[ArrayLike, "repeats stimuli neurons"],
-) -> Float[Array, " neurons"]:
-    """Compute (Var[y] − σ²)/Var[y]: the fraction of a neuron's variance that stimuli can explain.
-
-    Var[y] is taken over all stimuli and repeats (ddof 0); σ² is the noise, the variance over repeats
-    (ddof 1) averaged over stimuli. The difference is on average σ²/(repeats·stimuli) less than the variance
-    of the stimuli's true means, so that the estimate is biased low by little where there are many trials:
-    for noise alone it scatters round −1/(repeats·stimuli − 1). A neuron that is constant (to rounding) has 0.
-
-    Args:
-        responses: to at least 2 repeats of each stimulus.
-
-    Raises:
-        ValueError: for responses without three axes or with fewer than 2 repeats.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(explainable_variance(jnp.array([[[0.0], [4.0]], [[0.0], [4.0]]])))
-        [1.]
-    """
-    total, noise, is_constant = _variances(as_repeats(responses))
-    return jnp.where(is_constant, 0, (total - noise) / jnp.where(is_constant, 1, total))
-
-
-def feve(
-    predicted: Real[ArrayLike, "stimuli neurons"],
-    responses: Real[ArrayLike, "repeats stimuli neurons"],
-    *,
-    threshold: float | int = 0.15,
-) -> ExplainedFraction:
-    """Compute the fraction of explainable variance explained: 1 − (MSE − σ²)/(Var[y] − σ²).
-
-    MSE is the mean of (response − prediction)² over stimuli and repeats; Var[y] and σ² are those of
-    `explainable_variance`. A neuron's mean response as prediction gives 0, its true mean for each stimulus
-    about 1; the mean over the very repeats that are predicted gives more than 1.
-
-    Args:
-        predicted: one response of each neuron to each stimulus.
-        responses: to at least 2 repeats of each stimulus.
-        threshold: the least explainable fraction for which the ratio is given, in [0, 1]: the denominator
-            of a neuron that is nearly all noise is nearly 0, and its FEVE means nothing.
-
-    Raises:
-        ValueError: for predictions that are not (stimuli, neurons) of the responses, fewer than 2 repeats,
-            and a threshold outside [0, 1].
-
-    Reference:
-        Cadena et al. 2019, PLoS Comput. Biol. 15, e1006897 (threshold 0.15).
-    """
-    responses = as_repeats(responses)
-    predicted = as_float_responses("predicted", predicted)
-    check_shape("predicted", predicted, responses.shape[1:], "stimuli and neurons of the responses")
-    check_share("threshold", threshold)
-    total, noise, is_constant = _variances(responses)
-    error = jnp.mean((responses - predicted) ** 2, (0, 1))
-    explainable = explainable_variance(responses)
-    is_explainable = (explainable >= threshold) & (total > noise) & ~is_constant
-    fraction = 1 - (error - noise) / jnp.where(is_explainable, total - noise, 1)
-    return ExplainedFraction(jnp.where(is_explainable, fraction, jnp.nan), is_explainable, explainable)
-
-
-def _variances(responses):
-    """Return each neuron's Var[y] (ddof 0), its noise's variance (ddof 1), whether it varies by rounding."""
-    total, noise = jnp.var(responses, (0, 1)), jnp.mean(jnp.var(responses, 0, ddof=1), 0)
-    spread, size = jnp.ptp(responses, (0, 1)), jnp.max(jnp.abs(responses), (0, 1))
-    is_constant = spread <= 8 * jnp.finfo(responses.dtype).eps * size
-    # Of small enough responses the variance is 0 all the same.
-    return total, noise, is_constant | (total == 0)
-
-
-def _centred(values):
-    """Return values minus their mean over samples, and whether what is left is rounding."""
+def _centered(values):
+    """Return values minus their mean over samples, in a unit of their own, and whether they are constant."""
+    values, _ = in_own_unit(values)
     mean = jnp.mean(values, 0)
-    centred = values - mean
-    spread = jnp.max(jnp.abs(centred), 0)
-    return centred, spread <= 8 * jnp.finfo(values.dtype).eps * jnp.abs(mean)
+    centered = values - mean
+    # What rounding leaves of a constant is nothing; NaN is no constant, and passes on to the correlation.
+    rounding = 8 * jnp.finfo(values.dtype).eps * jnp.abs(mean)
+    return in_own_unit(centered)[0], jnp.max(jnp.abs(centered), 0, initial=0) <= rounding
 
 
 def _deviance(rates, counts):
@@ -328,19 +276,21 @@ def _deviance(rates, counts):
 
 
 def _rates_and_counts(rates, counts, null_rates):
+    """Return rates, counts and null rates in the unit of the neuron's largest count."""
     rates, counts = _pair("rates", rates, "counts", counts)
     check_nonnegative("rates", rates)
     check_nonnegative("counts", counts)
-    if null_rates is None:
-        return rates, counts, jnp.mean(counts, 0)
-    check_shape("null_rates", null_rates, counts.shape[1:], "a rate for each neuron")
-    check_nonnegative("null_rates", null_rates)
-    return rates, counts, jnp.asarray(null_rates, counts.dtype)
+    if null_rates is not None:
+        null_rates = real_array("null_rates", null_rates)
+        check_shape("null_rates", null_rates, counts.shape[1:], "a rate for each neuron")
+        check_nonnegative("null_rates", null_rates)
+    counts, unit = in_own_unit(counts)
+    null = jnp.mean(counts, 0) if null_rates is None else null_rates.astype(counts.dtype) / unit
+    return rates / unit, counts, null
 
 
 def _pair(first_name, first, second_name, second):
-    first = as_float_responses(first_name, first)
+    first = as_float_responses(first_name, first, "samples neurons")
     second = as_float_responses(second_name, second).astype(first.dtype)
-    check_rank(first_name, first, "samples neurons")
     check_shape(second_name, second, first.shape, f"that of {first_name}")
     return first, second

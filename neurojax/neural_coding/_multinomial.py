@@ -1,6 +1,6 @@
 """Regularised multinomial regression by proximal gradient."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import equinox as eqx
 import jax
@@ -8,63 +8,81 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from .._checks import (
-    check_at_least,
-    check_kind,
-    check_nonnegative,
-    check_rank,
-    check_real,
-    check_size,
-    is_concrete,
-)
-from .._precision import product
-from .._proximal import FISTA, AbstractCompositeProblem, largest_eigenvalue, length, relative_norm
-from .._trees import constant
+from .._arrays import real_array, whole_array
+from .._checks import check_at_least, check_finite, check_kind, check_nonnegative, check_size, is_concrete
+from .._precision import at_least_single, product
+from .._rows import norm, relative_norm
 from .._types import Scalar
-from ..convergence import AbstractGradient, Detached, Solution, iterate
+from ..convergence import AbstractGradient, Implicit, Solution, Tangent, iterate
 from ..penalties import AbstractPenalty, AbstractProximalPenalty, ElasticNet
+from ..proximal import FISTA, Logistic
 from ._angles import AngleBins
 from ._decoding import AbstractClassDecoder, AbstractProbabilisticDecoder
 from ._intercept import OnWeights, with_intercept
-from ._ridge import LinearMap
+from ._ridge import LinearMap, check_some_weight
+from ._separation import AbstractLikelihoodProblem, with_finite_optimum
 from ._trials import Standardizer, check_trials, standardizer
 
 __all__ = ["MultinomialDecoder", "MultinomialProblem", "fit_multinomial"]
 
 
-class MultinomialProblem(AbstractCompositeProblem):
-    """Minimise −Σₙ sₙ log softmax(xₙ V)[kₙ] + penalty(weights of V), with shares sₙ = wₙ/Σ w.
+class MultinomialProblem(AbstractLikelihoodProblem):
+    """Minimize −Σₙ sₙ log softmax(xₙ V)[kₙ] + penalty(weights of V), with shares sₙ = wₙ/Σ w.
 
     Attributes:
-        xs: samples, a 1 appended to each for the intercept, which is the last row of V.
-        targets: one-hot classes.
-        share: of each sample, together 1.
-        is_seen: which classes have samples; the others have probability 0.
+        smooth: the loss; a 1 is appended to each sample for the intercept, which is the last row of V, and
+            the shares are its weights. Classes without samples have probability 0.
         penalty: on the weights.
-        lipschitz: an upper estimate of ½ λ_max(Σₙ sₙ xₙxₙᵀ).
+        lipschitz: a bound on the curvature of the loss.
     """
 
-    xs: Float[Array, "samples inputs"]
-    targets: Float[Array, "samples classes"]
-    share: Float[Array, " samples"]
-    is_seen: Bool[Array, " classes"]
+    smooth: Logistic
     penalty: AbstractPenalty
     lipschitz: Scalar
+    is_bounded: ClassVar[bool] = True
 
-    def smooth_gradient(self, value: Float[Array, "inputs classes"]) -> Float[Array, "inputs classes"]:
-        """Return Σₙ sₙ xₙᵀ(softmax(xₙ V) − one-hot(kₙ))."""
-        scores = jnp.where(self.is_seen, product(self.xs, value), -jnp.inf)
-        error = jax.nn.softmax(scores) - self.targets
-        return product(self.xs.T, self.share[:, None] * error)
+    def curvature_diagonal(self, value: Float[Array, "inputs classes"]) -> Float[Array, "inputs classes"]:
+        """Return the diagonal of the Hessian of the loss."""
+        probabilities = self.smooth.probabilities(value)
+        return product((self.smooth.xs**2).T, self._shares() * probabilities * (1 - probabilities))
+
+    def falls(
+        self, value: Float[Array, "inputs classes"], step: Float[Array, "inputs classes"]
+    ) -> tuple[Scalar, Scalar]:
+        """Return by how much ln p of a class that a sample does not have falls, and the largest change."""
+        scores = product(self.smooth.xs, step)
+        change = scores - jnp.sum(self.smooth.probabilities(value) * scores, axis=1, keepdims=True)
+        counts = self.smooth.is_seen & (self._shares() > 0)
+        change = jnp.where(counts, change, 0)
+        return jnp.max(jnp.where(self.smooth.targets == 0, change, 0)), jnp.max(jnp.abs(change))
+
+    def _shares(self) -> Float[Array, "samples 1"]:
+        return cast(Array, self.smooth.weights)[:, None]
 
     def residual(self, value: Float[Array, "inputs classes"]) -> Scalar:
         """Return ‖V − T(V)‖/max(‖V‖, ‖∇f(0)‖/L), T the fixed-point map."""
-        start = length(self.smooth_gradient(jnp.zeros_like(value))) / self.lipschitz
-        return relative_norm(value - self.fixed_point(value), length(value), start)
+        value = real_array("value", value)
+        start = norm(self.smooth.gradient_at_zero(value)) / self.lipschitz
+        return relative_norm(value - self.fixed_point(value), norm(value), start)
+
+    def tangent(self, value: Float[Array, "inputs classes"]) -> Tangent:
+        """Return the linearization, made regular where the loss does not see the intercepts.
+
+        It sees neither their sum over the classes, which a fit leaves at 0, nor that of a class without
+        samples. Without this a derivative in reverse mode would have to be damped.
+        """
+        tangent, is_seen = super().tangent(value), self.smooth.is_seen
+
+        def operator(v):
+            mean = jnp.sum(jnp.where(is_seen, v[-1], 0)) / jnp.sum(is_seen)
+            held = self.lipschitz * jnp.where(is_seen, mean, v[-1])
+            return tangent.operator(v).at[-1].add(held)
+
+        return tangent._replace(operator=operator)
 
 
 def fit_multinomial(
-    xs: Float[ArrayLike, "samples features"],
+    xs: Real[ArrayLike, "samples features"],
     classes: Int[ArrayLike, " samples"],
     n_classes: int,
     penalty: AbstractProximalPenalty,
@@ -72,13 +90,13 @@ def fit_multinomial(
     weights: Real[ArrayLike, " samples"] | None = None,
     tol: float | int = 1e-5,
     max_steps: int = 10_000,
-    gradient: AbstractGradient = Detached(),  # noqa: B008
+    gradient: AbstractGradient = Implicit(),  # noqa: B008
 ) -> Solution:
     """Minimise −Σₙ wₙ log softmax(xₙB + b)[kₙ]/Σ w + penalty(B) over B and b.
 
-    By FISTA with restarts. A class without samples has probability 0, and weights and intercept 0. Every
-    other class has its own weights, so that without a penalty they are determined up
-    to what is common to all classes. scikit-learn's ``LogisticRegression(C=c)`` is ``ElasticNet(0,
+    By FISTA with restarts, compiled inside. A class without samples has probability 0, and weights and
+    intercept 0. Every other class has its own weights, so that without a penalty they are determined up to
+    what is common to all classes. scikit-learn's ``LogisticRegression(C=c)`` is ``ElasticNet(0,
     1/(c·samples))``.
 
     Args:
@@ -91,11 +109,15 @@ def fit_multinomial(
         weights: w ≥ 0 of each sample; ``None``: 1 each.
         tol: on the relative step of the proximal-gradient map, `MultinomialProblem.residual`.
         max_steps: ≥ 1.
-        gradient: how derivatives pass, as in ``convergence.iterate``; ``Implicit()`` for those with respect
-            to strengths and data.
+        gradient: how derivatives pass, as in ``convergence.iterate``; ``Implicit()``, the default, gives
+            those of the solution with respect to strengths and data.
 
     Returns:
-        The solution, its ``value`` B with b as the last row, its status, steps and residual.
+        The solution, its ``value`` B with b as the last row, its status, steps and residual. The status is
+        ``Status.unbounded`` where the residual fell to ``tol`` and yet no optimum is near: some direction of
+        the weights, held by no penalty, only ever raises the probability of samples' own classes
+        (separation), so that the loss falls along it for ever; or the optimum is so far that ``tol`` stopped
+        well short of it. A penalty makes it finite.
 
     Raises:
         ValueError: at trace time for sizes that do not fit; for concrete classes out of range or weights
@@ -104,48 +126,61 @@ def fit_multinomial(
     Reference: Böhning 1992 (the bound on the curvature); Beck & Teboulle 2009.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> xs = jnp.array([[-2.0], [-1.0], [1.0], [2.0]])
-        >>> fit = jax.jit(fit_multinomial, static_argnames="n_classes")
-        >>> solution = fit(xs, jnp.array([0, 0, 1, 1]), n_classes=2, penalty=ElasticNet(0.0, 0.1))
+        >>> solution = fit_multinomial(xs, jnp.array([0, 0, 1, 1]), 2, ElasticNet(0.0, 0.1))
         >>> int(solution.status), bool(solution.value[0, 1] > 0)
         (0, True)
     """
-    check_rank("xs", xs, "samples features")
-    check_real("xs", xs)
     check_kind("penalty", penalty, AbstractProximalPenalty)
-    xs = jnp.asarray(xs)
-    check_classes("classes", classes, len(xs), n_classes)
-    weights = jnp.ones(len(xs), xs.dtype) if weights is None else jnp.asarray(weights, xs.dtype)
-    check_size("weights", weights, 0, len(xs), "weights, one for each sample,")
-    check_nonnegative("weights", weights)
-    share = weights / jnp.sum(weights)
-    inputs = with_intercept(xs)
-    start = jnp.zeros((inputs.shape[1], n_classes), xs.dtype)
-    fixed, fixed_share = constant(inputs), constant(share)
-    bound = largest_eigenvalue(lambda u: product(fixed.T, fixed_share * product(fixed, u)), start[:, 0])
+    xs, classes, weights = as_classified(xs, classes, n_classes, weights)
+    return _fit(xs, classes, n_classes, penalty, weights, tol, max_steps, gradient)
+
+
+@eqx.filter_jit
+def _fit(xs, classes, n_classes, penalty, weights, tol, max_steps, gradient) -> Solution:
+    problem = classification_problem(xs, classes, n_classes, penalty, weights)
+    start = jnp.zeros((problem.smooth.xs.shape[1], n_classes), xs.dtype)
+    problem = eqx.tree_at(lambda p: p.lipschitz, problem, problem.smooth.curvature_bound(start))
+    solution = iterate(FISTA(), problem, start, tol=tol, max_steps=max_steps, gradient=gradient)
+    return with_finite_optimum(problem, penalty, solution, tol)
+
+
+def classification_problem(
+    xs: Float[Array, "samples features"],
+    classes: Int[Array, " samples"],
+    n_classes: int,
+    penalty: AbstractProximalPenalty,
+    weights: Float[Array, " samples"],
+) -> MultinomialProblem:
+    """Return the problem without its Lipschitz constant, which a solver needs."""
     targets = jax.nn.one_hot(classes, n_classes, dtype=xs.dtype)
-    is_seen = product(weights, targets) > 0
-    problem = MultinomialProblem(
-        xs=inputs,
-        targets=targets,
-        share=share,
-        is_seen=is_seen,
-        penalty=OnWeights(penalty),
-        lipschitz=0.5 * bound,
-    )
-    return iterate(FISTA(), problem, start, tol=tol, max_steps=max_steps, gradient=gradient)
+    smooth = Logistic(with_intercept(xs), targets, weights / jnp.sum(weights))
+    return MultinomialProblem(smooth, OnWeights(penalty), jnp.ones((), xs.dtype))
 
 
-def check_classes(name: str, classes, n_samples: int, n_classes: int) -> None:
-    """Raise ``ValueError`` unless there is a class for each sample, 0 to n_classes − 1."""
+def as_classified(xs, classes, n_classes: int, weights) -> tuple[Array, Array, Array]:
+    """Return samples in single precision at least, their classes and weights, or raise ``ValueError``."""
+    xs = at_least_single(real_array("xs", xs, "samples features"))
+    if not xs.size:
+        raise ValueError(f"xs: expected at least one sample and feature, got shape {xs.shape}.")
+    check_finite("xs", xs)
     check_at_least("n_classes", n_classes, 2)
-    check_rank(name, classes, "samples")
-    check_size(name, classes, 0, n_samples, "classes, one for each sample,")
+    classes = whole_array("classes", classes, "samples")
+    check_size("classes", classes, 0, len(xs), "classes, one for each sample,")
     if is_concrete(classes):
         values = np.asarray(classes)
-        if values.size and not (values.min() >= 0 and values.max() < n_classes):
-            raise ValueError(f"{name}: expected 0 to {n_classes - 1}, got {values.min()} to {values.max()}.")
+        if not (values.min() >= 0 and values.max() < n_classes):
+            expected = f"expected 0 to {n_classes - 1}"
+            raise ValueError(f"classes: {expected}, got {values.min()} to {values.max()}.")
+    if weights is None:
+        return xs, classes, jnp.ones(len(xs), xs.dtype)
+    weights = real_array("weights", weights, "samples").astype(xs.dtype)
+    check_size("weights", weights, 0, len(xs), "weights, one for each sample,")
+    check_finite("weights", weights)
+    check_nonnegative("weights", weights)
+    check_some_weight("weights", weights)
+    return xs, classes, weights
 
 
 class MultinomialDecoder(AbstractClassDecoder):
@@ -163,7 +198,7 @@ class MultinomialDecoder(AbstractClassDecoder):
     penalty: AbstractProximalPenalty = ElasticNet(0.0, 0.01)
     tol: float = eqx.field(static=True, default=1e-4)
     max_steps: int = eqx.field(static=True, default=5000)
-    gradient: AbstractGradient = Detached()
+    gradient: AbstractGradient = Implicit()
     is_compiled: ClassVar[bool] = True
 
     def __check_init__(self):
@@ -177,7 +212,7 @@ class MultinomialDecoder(AbstractClassDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedMultinomialDecoder":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         scale = standardizer(trials.responses, trials.weights)
         classes = self.bins.index(trials.angles_degrees)
         solution = fit_multinomial(

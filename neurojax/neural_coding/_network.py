@@ -5,15 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_at_least, check_nonnegative
+from .._arrays import real_array, whole_array
+from .._checks import check_at_least, check_nonnegative, check_shape, check_size
 from .._precision import network_product
 from .._terms import is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractObjective
 
-__all__ = ["DecodingNetwork", "DecodingObjective", "data_loss"]
+__all__ = ["DecodingNetwork", "DecodingObjective", "as_targets", "data_loss"]
 
 
 class DecodingNetwork(eqx.Module):
@@ -62,6 +64,9 @@ class DecodingNetwork(eqx.Module):
 
     def hidden(self, response: Float[Array, "*trials neurons"]) -> Float[Array, "*trials hidden"]:
         """Return the activities of the hidden units."""
+        response = real_array("response", response)
+        expected = (*response.shape[:-1], self.input_weights.shape[1])
+        check_shape("response", response, expected, "the network's neurons on the last axis")
         return jax.nn.relu(network_product(response, self.input_weights.T) + self.input_bias)
 
     def read_out(self, hidden: Float[Array, "*trials hidden"]) -> Float[Array, "*trials outputs"]:
@@ -73,6 +78,11 @@ class DecodingNetwork(eqx.Module):
         return self.read_out(self.hidden(response))
 
 
+def as_targets(targets: ArrayLike) -> Array:
+    """Return targets as an array: real numbers on two axes, or classes on one."""
+    return (real_array if np.ndim(targets) == 2 else whole_array)("targets", targets)
+
+
 def data_loss(
     outputs: Float[Array, "trials outputs"], targets: Float[Array, "trials outputs"] | Int[Array, " trials"]
 ) -> Scalar:
@@ -82,7 +92,10 @@ def data_loss(
         outputs: of a network.
         targets: numbers for each output (squared error), or a class for each trial (softmax).
     """
+    targets = as_targets(targets)
+    check_size("targets", targets, 0, len(outputs), "targets, one for each trial,")
     if targets.ndim == 2:
+        check_shape("targets", targets, outputs.shape, "as the outputs")
         return jnp.mean((outputs - targets) ** 2)
     log_probabilities = jax.nn.log_softmax(outputs)
     return -jnp.mean(jnp.take_along_axis(log_probabilities, targets[:, None], axis=1))

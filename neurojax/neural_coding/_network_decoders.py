@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._checks import check_at_least, check_nonnegative, check_positive
 from .._types import PRNGKey, Scalar
 from ..training import Evaluation, History, fit
@@ -20,7 +21,7 @@ from ._decoding import (
     AbstractFittedDecoder,
     AbstractProbabilisticDecoder,
 )
-from ._network import DecodingNetwork, DecodingObjective, data_loss
+from ._network import DecodingNetwork, DecodingObjective, as_targets, data_loss
 from ._row_space import RowSpaceNetwork, RowSpaceObjective, RowSpaceTrials
 from ._trials import Trials, check_response, check_trials
 
@@ -67,6 +68,10 @@ def fit_decoding_network(
         ValueError: for an L1 penalty in row space, and as ``fit`` does.
     """
     check_positive("step_size", step_size)
+    responses = real_array("responses", responses, "trials neurons")
+    targets = as_targets(targets)
+    if held_out is not None:
+        held_out = real_array("held_out[0]", held_out[0], "trials neurons"), as_targets(held_out[1])
     if in_row_space is None:
         in_row_space = not l1 and responses.shape[1] > responses.shape[0]
     if in_row_space and l1:
@@ -158,7 +163,7 @@ class NetworkRegression(AbstractDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedNetworkRegression":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = _kept(check_trials(responses, angles_degrees, weights))
+        trials = _kept(check_trials(responses, angles_degrees, weights, self.period_degrees))
         angles = wrap_degrees(trials.angles_degrees, self.period_degrees)
         phase = to_phase(angles, self.period_degrees)
         on_circle = jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1)
@@ -216,7 +221,7 @@ class NetworkClassifier(AbstractClassDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedNetworkClassifier":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = _kept(check_trials(responses, angles_degrees, weights))
+        trials = _kept(check_trials(responses, angles_degrees, weights, self.period_degrees))
         classes = self.bins.index(trials.angles_degrees)
         network = _train(self, trials.responses, classes, self.bins.n_bins)
         return FittedNetworkClassifier(network=network, bins=self.bins)

@@ -1,23 +1,27 @@
-"""Penalised Poisson regression as a composite problem, and a step that is safe for exponential rates."""
+"""Penalized Poisson regression as a composite problem."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._checks import check_nonnegative
 from .._precision import product
-from .._proximal import AbstractCompositeProblem, largest_eigenvalue, length, relative_norm
+from .._rows import norm, relative_norm
 from .._trees import constant
 from .._types import Scalar
-from ..convergence import AbstractSolver
 from ..penalties import AbstractProximalPenalty
+from ..proximal import AbstractSmooth, Point, Poisson, largest_eigenvalue
+from ..proximal._poisson_loss import Nonlinearity, inverse_rate
+from ..proximal._problem import curvature_at
 from ._intercept import OnWeights
-from ._poisson_loss import Nonlinearity, curvature, curvature_between, inverse_rate, slope
+from ._separation import AbstractLikelihoodProblem
 
-__all__ = ["GuardedFISTA", "PoissonProblem", "Smoothness", "make_problem"]
+__all__ = ["PoissonProblem", "Smoothness", "likelihood_problem", "make_problem"]
 
 Vector = Float[Array, " features"]
 Value = Float[Array, " unknowns"]
@@ -45,9 +49,7 @@ class Smoothness(eqx.Module):
         [-1.  2. -1.]
     """
 
-    strength: Float[Array, ""] = eqx.field(
-        converter=lambda value: jnp.asarray(value, jnp.result_type(value, float))
-    )
+    strength: Float[Array, ""] = eqx.field(converter=partial(real_array, "strength"))
     image_shape: tuple[int, int] = eqx.field(static=True)
 
     def __check_init__(self):
@@ -64,8 +66,10 @@ class Smoothness(eqx.Module):
                 f"{columns} pixels), got {n_features}."
             )
 
-    def differences(self, weights: Vector) -> Vector:
+    def differences(self, weights: Real[ArrayLike, " features"]) -> Vector:
         """Return D w."""
+        weights = real_array("weights", weights, "features")
+        self.check_width("weights", weights.shape[0])
         images = weights.reshape(-1, *self.image_shape)
         total = jnp.zeros_like(images)
         for axis in (1, 2):
@@ -75,119 +79,107 @@ class Smoothness(eqx.Module):
             total = total + jnp.pad(steps, before) - jnp.pad(steps, after)
         return total.reshape(-1)
 
-    def value(self, weights: Vector) -> Scalar:
+    def value(self, weights: Real[ArrayLike, " features"]) -> Scalar:
         """Return ½·strength·‖D w‖²."""
-        return 0.5 * self.strength.astype(weights.dtype) * jnp.sum(self.differences(weights) ** 2)
+        differences = self.differences(weights)
+        return 0.5 * self.strength.astype(differences.dtype) * jnp.sum(differences**2)
 
-    def gradient(self, weights: Vector) -> Vector:
+    def gradient(self, weights: Real[ArrayLike, " features"]) -> Vector:
         """Return strength·DᵀD w; D is symmetric."""
-        return self.strength.astype(weights.dtype) * self.differences(self.differences(weights))
+        differences = self.differences(weights)
+        return self.strength.astype(differences.dtype) * self.differences(differences)
 
 
-class PoissonProblem(AbstractCompositeProblem):
-    """Penalised maximum likelihood over z = (w, b/unit), features centred.
+class _SmoothedPoisson(AbstractSmooth):
+    """A Poisson likelihood with a smoothness prior on all inputs but the last, which is the bias.
 
     Attributes:
-        xs: centred features.
-        counts: of one neuron.
+        likelihood: mean negative log-likelihood.
+        smoothness: the prior, or ``None``.
+    """
+
+    likelihood: Poisson
+    smoothness: Smoothness | None
+
+    def value(self, z: Value) -> Scalar:
+        """Return the sum of both."""
+        value = self.likelihood.value(z)
+        return value if self.smoothness is None else value + self.smoothness.value(z[:-1])
+
+    def gradient(self, z: Value) -> Value:
+        """Return the sum of both gradients."""
+        return self._with_prior(self.likelihood.gradient(z), z)
+
+    def hessian_product(self, z: Value, direction: Value) -> Value:
+        """Return the sum of both Hessians times ``direction``."""
+        return self._with_prior(self.likelihood.hessian_product(z, direction), direction)
+
+    def curvature_along(self, point: Point, step: Value) -> Scalar:
+        """Return a bound on the curvature on the way from z to z + step."""
+        bent = self.likelihood.curvature_along(point, step)
+        return bent if self.smoothness is None else bent + 2 * self.smoothness.value(step[:-1])
+
+    def _with_prior(self, pull: Value, z: Value) -> Value:
+        return pull if self.smoothness is None else pull.at[:-1].add(self.smoothness.gradient(z[:-1]))
+
+
+class PoissonProblem(AbstractLikelihoodProblem):
+    """Penalized maximum likelihood over z = (w, b/unit), features centered.
+
+    Attributes:
+        smooth: the mean negative log-likelihood, whose last input is ``unit`` in each sample, and the prior.
         penalty: on the weights.
-        smoothness: a prior on the weights, or ``None``.
         unit: the scale in which the bias is as curved as the weights are along their steepest direction.
         start_slope: the length of the gradient in the weights at the start.
         lipschitz: the largest curvature at the start.
-        nonlinearity: ``"exp"`` or ``"softplus"``.
     """
 
-    xs: Float[Array, "samples features"]
-    counts: Float[Array, " samples"]
+    smooth: _SmoothedPoisson
     penalty: OnWeights
-    smoothness: Smoothness | None
     unit: Scalar
     start_slope: Scalar
     lipschitz: Scalar
-    nonlinearity: Nonlinearity = eqx.field(static=True)
+    is_bounded: ClassVar[bool] = False
 
     def split(self, value: Value) -> tuple[Vector, Scalar]:
         """Return weights and bias."""
         return value[:-1], value[-1] * self.unit
 
-    def predictor(self, value: Value) -> Float[Array, " samples"]:
-        """Return xₜ·w + b."""
-        weights, bias = self.split(value)
-        return product(self.xs, weights) + bias
+    def curvature_diagonal(self, value: Value) -> Value:
+        """Return the diagonal of the mean negative log-likelihood's Hessian."""
+        likelihood = self.smooth.likelihood
+        return product(likelihood.bends(value), likelihood.xs**2)
 
-    def smooth_gradient(self, value: Value) -> Value:
-        """Return the gradient of the mean negative log-likelihood and the smoothness prior."""
-        slopes = slope(self.nonlinearity, self.predictor(value), self.counts) / len(self.counts)
-        return self._pull(slopes, value)
-
-    def curvature_product(self, value: Value, direction: Value) -> Value:
-        """Return the smooth part's Hessian at ``value`` times ``direction``."""
-        bends = curvature(self.nonlinearity, self.predictor(value), self.counts) / len(self.counts)
-        return self._pull(bends * self.predictor(direction), direction)
-
-    def curvature_along(self, value: Value, change: Value) -> Scalar:
-        """Bound ⟨∇²f(v)·change, change⟩, f the smooth part, for v on the way to ``value + change``."""
-        u, d = self.predictor(value), self.predictor(change)
-        bends = curvature_between(self.nonlinearity, u, d, self.counts)
-        bent = jnp.mean(bends * d**2)
-        return bent if self.smoothness is None else bent + 2 * self.smoothness.value(change[:-1])
+    def falls(self, value: Value, step: Value) -> tuple[Scalar, Scalar]:
+        """Return by how much ln rate falls in a bin without a spike, at the most, and the largest change."""
+        del value
+        likelihood = self.smooth.likelihood
+        change = likelihood.predictor(step)
+        return jnp.max(jnp.where(likelihood.counts == 0, change, -jnp.inf)), jnp.max(jnp.abs(change))
 
     def residual(self, value: Value) -> Scalar:
         """Return the larger of the weights' relative move and the bias's move by a step of 1/lipschitz."""
         weights, bias = self.split(value)
         new_weights, new_bias = self.split(self.fixed_point(value))
-        moved = relative_norm(weights - new_weights, length(weights), self.start_slope / self.lipschitz)
+        moved = relative_norm(weights - new_weights, norm(weights), self.start_slope / self.lipschitz)
         return jnp.maximum(moved, jnp.abs(bias - new_bias))
 
-    def _pull(self, slopes: Float[Array, " samples"], value: Value) -> Value:
-        """Return the derivative of Σₜ slopesₜ·predictorₜ, and of the prior at ``value``."""
-        pulled = product(slopes, self.xs)
-        if self.smoothness is not None:
-            pulled = pulled + self.smoothness.gradient(value[:-1])
-        return jnp.append(pulled, jnp.sum(slopes) * self.unit)
 
-
-class _Iterate(NamedTuple):
-    value: Array
-    point: Array
-    age: Array
-    step_size: Array
-
-
-class GuardedFISTA(AbstractSolver):
-    """FISTA that takes a step only where the smooth part lies below the quadratic which the step assumes.
-
-    From y, z⁺ = prox_{ηg}(y − η∇f(y)) is taken if η·C ≤ ‖z⁺ − y‖², with C ≥ max ⟨∇²f(y + s(z⁺ − y))(z⁺ − y),
-    z⁺ − y⟩ over s in [0, 1] the problem's ``curvature_along``; else η is halved and momentum starts anew. So
-    f(z⁺) ≤ f(y) + ⟨∇f(y), z⁺ − y⟩ + ‖z⁺ − y‖²/2η at every step taken, exponential rates included. Momentum
-    that points uphill starts anew too, with η doubled.
-    """
-
-    def init(self, problem: PoissonProblem, value: Value) -> _Iterate:
-        """Start from ``value`` with η = 1/lipschitz."""
-        return _Iterate(value, value, jnp.ones((), value.dtype), 1 / problem.lipschitz)
-
-    def step(self, problem: PoissonProblem, state: _Iterate) -> _Iterate:
-        """Take one step, or halve it."""
-        step_size = state.step_size
-        gradient = problem.smooth_gradient(state.point)
-        value = problem.penalty.prox(state.point - step_size * gradient, step_size)
-        move = value - state.point
-        # False for NaN: broken values go on, and end as a status.
-        is_rejected = step_size * problem.curvature_along(state.point, move) > jnp.sum(move**2)
-        value = jnp.where(is_rejected, state.value, value)
-        change = value - state.value
-        is_uphill = jnp.sum((state.point - value) * change) > 0
-        restart = is_rejected | is_uphill
-        age = jnp.where(restart, 1, (1 + jnp.sqrt(1 + 4 * state.age**2)) / 2)
-        momentum = jnp.where(restart, 0, (state.age - 1) / age)
-        step_size = step_size * jnp.where(is_rejected, 0.5, jnp.where(is_uphill, 2.0, 1.0))
-        return _Iterate(value, value + momentum * change, age, step_size)
-
-    def value(self, state: _Iterate) -> Value:
-        """Return the iterate."""
-        return state.value
+def likelihood_problem(
+    xs: Float[Array, "samples features"],
+    counts: Float[Array, " samples"],
+    penalty: AbstractProximalPenalty,
+    smoothness: Smoothness | None,
+    nonlinearity: Nonlinearity,
+    unit: Scalar | None = None,
+) -> PoissonProblem:
+    """Return the problem of one neuron, over z = (w, b/unit), without the numbers that a solver needs."""
+    one = jnp.ones((), xs.dtype)
+    unit = one if unit is None else unit
+    inputs = jnp.concatenate([xs, jnp.full((len(xs), 1), unit, xs.dtype)], axis=1)
+    shares = jnp.full(len(xs), 1 / len(xs), xs.dtype)
+    smooth = _SmoothedPoisson(Poisson(inputs, counts, shares, nonlinearity), smoothness)
+    return PoissonProblem(smooth, OnWeights(penalty), unit, one, one)
 
 
 def make_problem(
@@ -202,24 +194,13 @@ def make_problem(
     A neuron with no spike, or with a count that is none, starts from −∞ or NaN.
     """
     n_samples, n_features = xs.shape
-    one = jnp.ones((), xs.dtype)
     fixed = jax.lax.stop_gradient(xs)
     spread = largest_eigenvalue(lambda w: product(product(fixed, w), fixed) / n_samples, fixed[0])
     unit = jnp.where(spread > jnp.finfo(xs.dtype).tiny, jnp.sqrt(spread), 1)
     mean = jnp.where(jnp.all(counts >= 0), jnp.mean(counts), jnp.nan)
     bias = inverse_rate(nonlinearity, jax.lax.stop_gradient(mean)) / unit
     start = jnp.append(jnp.zeros(n_features, xs.dtype), bias)
-    problem = PoissonProblem(
-        xs=xs,
-        counts=counts,
-        penalty=OnWeights(penalty),
-        smoothness=smoothness,
-        unit=unit,
-        start_slope=one,
-        lipschitz=one,
-        nonlinearity=nonlinearity,
-    )
-    still = constant(problem)
-    steepest = largest_eigenvalue(lambda z: still.curvature_product(start, z), start)
-    start_slope = length(still.smooth_gradient(start)[:-1])
+    problem = likelihood_problem(xs, counts, penalty, smoothness, nonlinearity, unit)
+    steepest = curvature_at(problem.smooth, start)
+    start_slope = norm(constant(problem.smooth).gradient(start)[:-1])
     return eqx.tree_at(lambda p: (p.start_slope, p.lipschitz), problem, (start_slope, steepest)), start

@@ -1,19 +1,21 @@
 """From features on a grid of places to neurons."""
 
 from abc import abstractmethod
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._checks import check_rank, check_shape, check_size
 from .._precision import network_product
 from .._types import PRNGKey
 
 __all__ = ["AbstractReadout", "DenseReadout", "FactorizedReadout"]
 
-Features = Float[Array, "filters rows columns"]
+Features = Real[ArrayLike, "filters rows columns"]
 
 
 class AbstractReadout(eqx.Module):
@@ -46,8 +48,8 @@ class DenseReadout(AbstractReadout):
         ValueError: at construction, for shapes that do not fit.
     """
 
-    weight: Float[Array, "neurons features"]
-    bias: Float[Array, " neurons"]
+    weight: Float[Array, "neurons features"] = eqx.field(converter=partial(real_array, "weight"))
+    bias: Float[Array, " neurons"] = eqx.field(converter=partial(real_array, "bias"))
 
     def __check_init__(self):
         check_rank("weight", self.weight, "neurons features")
@@ -70,6 +72,7 @@ class DenseReadout(AbstractReadout):
 
     def __call__(self, features: Features) -> Float[Array, " neurons"]:
         """Return a number for each neuron."""
+        features = real_array("features", features, "filters rows columns")
         check_size("weight", self.weight, 1, features.size, "features")
         return network_product(self.weight, features.reshape(-1)) + self.bias
 
@@ -79,7 +82,7 @@ class DenseReadout(AbstractReadout):
 
 
 class FactorizedReadout(AbstractReadout):
-    """Where a neuron looks times what it looks for: rₙ = Σ_k weightₙₖ·Σ_p maskₙₚ·featureₖₚ + biasₙ.
+    """Product of a spatial mask and feature weights: rₙ = Σ_k weightₙₖ·Σ_p maskₙₚ·featureₖₚ + biasₙ.
 
     Rows·columns + filters numbers a neuron, where a dense readout has their product.
 
@@ -95,9 +98,9 @@ class FactorizedReadout(AbstractReadout):
         Klindt, Ecker, Euler & Bethge 2017, NeurIPS 30, eq. 2.
     """
 
-    mask: Float[Array, "neurons rows columns"]
-    weight: Float[Array, "neurons filters"]
-    bias: Float[Array, " neurons"]
+    mask: Float[Array, "neurons rows columns"] = eqx.field(converter=partial(real_array, "mask"))
+    weight: Float[Array, "neurons filters"] = eqx.field(converter=partial(real_array, "weight"))
+    bias: Float[Array, " neurons"] = eqx.field(converter=partial(real_array, "bias"))
 
     def __check_init__(self):
         check_rank("mask", self.mask, "neurons rows columns")
@@ -127,6 +130,7 @@ class FactorizedReadout(AbstractReadout):
 
     def __call__(self, features: Features) -> Float[Array, " neurons"]:
         """Return a number for each neuron."""
+        features = real_array("features", features, "filters rows columns")
         filters, rows, columns = features.shape
         check_shape("mask", self.mask, (self.n_neurons, rows, columns), "a weight for each place")
         check_size("weight", self.weight, 1, filters, "filters")

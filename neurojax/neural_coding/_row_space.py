@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._arrays import real_array
 from .._checks import check_nonnegative
 from .._precision import network_product
 from .._terms import is_zero
 from .._types import PRNGKey, Scalar
 from ..training import AbstractGradientObjective
-from ._network import DecodingNetwork, data_loss
+from ._network import DecodingNetwork, as_targets, data_loss
 
 __all__ = ["RowSpaceNetwork", "RowSpaceObjective", "RowSpaceTrials"]
 
@@ -52,9 +53,10 @@ class RowSpaceTrials(eqx.Module):
             responses: the same for learning, others to try the network on.
             targets: of the responses.
         """
-        return cls(
-            network_product(responses, network.input_weights.T), network_product(responses, basis.T), targets
-        )
+        responses = real_array("responses", responses, "trials neurons")
+        basis = real_array("basis", basis, "basis neurons")
+        start = network_product(responses, network.input_weights.T)
+        return cls(start, network_product(responses, basis.T), as_targets(targets))
 
 
 class RowSpaceNetwork(eqx.Module):
@@ -103,6 +105,7 @@ class RowSpaceNetwork(eqx.Module):
             start: the network it began at.
             responses: X, the trials it has learned from.
         """
+        responses = real_array("responses", responses, "trials neurons")
         weights = self.scale * start.input_weights + network_product(self.coefficients, responses)
         return DecodingNetwork(weights, self.input_bias, self.output_weights, self.output_bias)
 

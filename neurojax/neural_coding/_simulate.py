@@ -6,18 +6,22 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_at_least, check_finite, check_nonnegative, check_positive, check_rank
+from .._arrays import real_array
+from .._checks import check_at_least, check_finite, check_nonnegative, check_positive, is_concrete
 from .._precision import product
 from .._types import PRNGKey, Scalar
+from ._angles import warn_unless_degrees
 from ._von_mises import VonMises, von_mises
 
 __all__ = ["SimulatedPopulation", "simulate"]
 
 # A Poisson count is drawn as a sum of counts of at most this rate, so that exp(−rate) is no underflow.
 _LARGEST_RATE = 32.0
+_MOST_SPIKES = 1e5  # in a trial; far beyond any neuron
 
 
 class SimulatedPopulation(eqx.Module):
@@ -61,10 +65,12 @@ class SimulatedPopulation(eqx.Module):
             The population with these responses, angles and mean rates.
 
         Raises:
-            ValueError: for angles that are not one finite number a trial.
+            ValueError: for angles that are not one finite number a trial, and for neurons that fire too much
+                (`simulate`).
         """
-        angles = _angles(angles_degrees, self.responses.dtype)
+        angles = _angles(angles_degrees, self.tuning.period_degrees).astype(self.responses.dtype)
         mean_rates, responses = _draw(self, key, angles)
+        _check_responses(responses)
         if self.kind == "calcium":
             responses = _standardized(responses, self.center, self.scale)
         return replace(self, responses=responses, angles_degrees=angles, mean_rates=mean_rates)
@@ -120,8 +126,10 @@ def simulate(
         The population; the same key gives the same one. Floats are of the dtype of ``angles_degrees``.
 
     Raises:
-        ValueError: for numbers out of range, another kind of responses, a period other than 360 and 180, and
-            for both ``n_trials`` and ``angles_degrees``.
+        ValueError: for numbers out of range, another kind of responses, a period other than 360 and 180, for
+            both ``n_trials`` and ``angles_degrees``, and for responses that are not finite or Poisson neurons
+            that fire more than 10⁵ spikes in a trial, whose counts would take minutes; inside ``jit`` such
+            counts are NaN.
 
     Reference:
         Stringer et al. 2021, Cell 184, 2767-2778 (the recordings); Goris, Movshon & Simoncelli 2014,
@@ -136,10 +144,12 @@ def simulate(
     check_at_least("n_neurons", n_neurons, 1)
     check_at_least("n_shared", n_shared, 1)
     check_positive("mean_rate", mean_rate)
+    check_finite("mean_rate", mean_rate)
     deviations = {"gain_deviation": gain_deviation, "noise_deviation": noise_deviation}
     scales = {"modulation": modulation, "shared_deviation": shared_deviation}
     for name, value in (deviations | scales).items():
         check_nonnegative(name, value)
+        check_finite(name, value)
     if responses not in ("calcium", "poisson"):
         raise ValueError(f"responses: expected 'calcium' or 'poisson', got {responses!r}.")
     if period_degrees not in (180, 360):
@@ -150,7 +160,7 @@ def simulate(
         angles_degrees = jnp.arange(n_trials) * (period_degrees / n_trials)
     elif n_trials is not None:
         raise ValueError(f"n_trials: expected None beside angles_degrees, got {n_trials!r}.")
-    angles = _angles(angles_degrees)
+    angles = _angles(angles_degrees, period_degrees)
     sizes = {name: jnp.asarray(value, angles.dtype) for name, value in deviations.items()}
     shares = [jnp.asarray(value, angles.dtype) for value in (mean_rate, *scales.values())]
     key_neurons, key_trials = jax.random.split(key)
@@ -166,6 +176,7 @@ def simulate(
 def _first(population, key, angles):
     """Return the population with its first responses, and what z-scores them."""
     mean_rates, responses = _draw(population, key, angles)
+    _check_responses(responses)
     if population.kind == "calcium":
         center, scale = jnp.mean(responses, 0), jnp.std(responses, 0)
         responses = _standardized(responses, center, scale)
@@ -204,7 +215,10 @@ def _draw(population, key, angles):
     rates = jnp.maximum(gain * mean_rates + product(shared, population.loadings), 0)
     if population.kind == "poisson":
         keys = jax.random.split(key_own, n_trials)
-        return mean_rates, lax.map(lambda row: _poisson(*row), (keys, rates)).astype(dtype)
+        is_drawable = rates <= _MOST_SPIKES  # also not where NaN
+        safe = jnp.where(is_drawable, rates, 0)
+        counts = lax.map(lambda row: _poisson(*row), (keys, safe)).astype(dtype)
+        return mean_rates, jnp.where(is_drawable, counts, jnp.nan)
     spread = population.noise_deviation
     noise = jax.random.normal(key_own, rates.shape, dtype)
     return mean_rates, rates * jnp.exp(spread * noise - spread**2 / 2)
@@ -249,9 +263,16 @@ def _inverse_poisson(uniform, rate):
     return lax.while_loop(lambda carry: jnp.any(is_short(*carry[1:])), grow, start)[1]
 
 
-def _angles(angles_degrees, dtype=None):
-    check_rank("angles_degrees", angles_degrees, "trials")
+def _angles(angles_degrees, period_degrees: float | int) -> Array:
+    angles = real_array("angles_degrees", angles_degrees, "trials")
     check_finite("angles_degrees", angles_degrees)
-    angles = jnp.asarray(angles_degrees)
-    is_float = jnp.issubdtype(angles.dtype, jnp.floating)
-    return angles.astype(dtype or (angles.dtype if is_float else float))
+    warn_unless_degrees("angles_degrees", angles_degrees, period_degrees)
+    return angles
+
+
+def _check_responses(responses: Array) -> None:
+    if is_concrete(responses) and not np.all(np.isfinite(np.asarray(responses))):
+        raise ValueError(
+            f"mean_rate: expected neurons that fire at most {_MOST_SPIKES:g} spikes in a trial (for calcium: "
+            "finite responses), got more; lower mean_rate, modulation or the deviations."
+        )

@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import device_array, real_array
 from .._checks import check_at_least, check_finite, check_positive, check_rank, check_share, is_concrete
+from ._angles import warn_unless_degrees
 
 __all__ = [
-    "as_float",
     "check_image_shape",
     "cos_sin_degrees",
     "course_grating",
     "course_gratings",
+    "finite_number",
     "grating",
     "offsets",
+    "positive_number",
 ]
 
 Waveform = Literal["sinusoidal", "square"]
@@ -80,14 +83,15 @@ def grating(
          [ 1.  0. -1.  0.]]
     """
     check_image_shape(shape)
+    direction = real_array("direction_degrees", direction_degrees)
     check_finite("direction_degrees", direction_degrees)
-    check_positive("period", period)
-    check_finite("phase_degrees", phase_degrees)
+    period = positive_number("period", period)
+    phase_degrees = finite_number("phase_degrees", phase_degrees)
+    contrast = real_array("contrast", contrast)
     check_share("contrast", contrast)
-    check_positive("pixels_per_degree", pixels_per_degree)
+    pixels_per_degree = positive_number("pixels_per_degree", pixels_per_degree)
     if waveform not in get_args(Waveform):
         raise ValueError(f"waveform: expected one of {get_args(Waveform)}, got {waveform!r}.")
-    direction = as_float(direction_degrees)
     rows, columns = offsets(shape, center, pixels_per_degree, direction.dtype)
     cos, sin = cos_sin_degrees(direction)
     turns = (columns * cos - rows * sin) / period - phase_degrees / 360
@@ -95,7 +99,7 @@ def grating(
     wave = jnp.sign(0.25 - from_bright) if waveform == "square" else jnp.cos(2 * jnp.pi * from_bright)
     image = jnp.multiply(contrast, wave)
     if radius is not None:
-        check_positive("radius", radius)
+        radius = positive_number("radius", radius)
         image = jnp.where(rows**2 + columns**2 < radius**2, image, 0)
     return image.astype(direction.dtype)
 
@@ -134,9 +138,9 @@ def course_grating(
         >>> image.shape, [float(value) for value in image[0, :6]]
         ((12, 16), [0.5, 0.5, -0.5, -0.5, 0.5, 0.5])
     """
+    angle = real_array("angle_degrees", angle_degrees)
     check_finite("angle_degrees", angle_degrees)
     check_resolution(resolution)
-    angle = as_float(angle_degrees)
     if is_concrete(angle_degrees):
         return course_gratings(np.asarray(angle_degrees)[None], resolution, is_patch=is_patch)[0]
     rows, columns = (jnp.asarray(steps, angle.dtype) for steps in _course_radians(resolution))
@@ -163,19 +167,20 @@ def course_gratings(
         >>> course_gratings(np.arange(-180, 180, 6), 0.025).shape  # the stimuli of the course's encoder
         (60, 12, 16)
     """
-    check_rank("angles_degrees", angles_degrees, "images")
+    dtype = real_array("angles_degrees", angles_degrees, "images").dtype
     check_finite("angles_degrees", angles_degrees)
+    warn_unless_degrees("angles_degrees", angles_degrees, np.inf)
     if not is_concrete(angles_degrees):
         return jax.vmap(lambda angle: course_grating(angle, resolution, is_patch=is_patch))(angles_degrees)
     check_resolution(resolution)
     rows, columns = _course_radians(resolution)
-    images = np.empty((np.size(angles_degrees), len(rows), len(columns)), as_float(angles_degrees).dtype)
+    images = np.empty((np.size(angles_degrees), len(rows), len(columns)), dtype)
     angles = np.deg2rad(np.asarray(angles_degrees, np.float64)) + _PATCH_TURN_RADIANS * is_patch
     for image, angle in zip(images, angles, strict=True):
         image[:] = np.where(np.cos(columns * np.cos(angle) + rows * np.sin(angle)) > 0, 0.5, -0.5)
     if is_patch:
         images *= _course_patch(resolution)
-    return jnp.asarray(images)
+    return device_array(images)
 
 
 def _course_pixels(resolution):
@@ -210,12 +215,21 @@ def check_image_shape(shape) -> None:
         check_at_least("shape", size, 1)
 
 
-def as_float(value) -> Array:
-    """Return a floating-point array as it is, and anything else in JAX's default precision."""
-    value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+def positive_number(name: str, value) -> Array:
+    """Return a real number as an array, or raise ``ValueError`` unless it is above zero."""
+    number = real_array(name, value)
+    check_positive(name, value)
+    return number
 
 
+def finite_number(name: str, value) -> Array:
+    """Return a real number as an array, or raise ``ValueError`` unless it is finite."""
+    number = real_array(name, value)
+    check_finite(name, value)
+    return number
+
+
+@jax.jit
 def cos_sin_degrees(angle: Array) -> tuple[Array, Array]:
     """Return cosine and sine, exact at multiples of 90° and exactly odd under half a turn."""
     quarters = jax.lax.stop_gradient(jnp.round(angle / 90))
@@ -236,6 +250,5 @@ def offsets(shape, center, pixels_per_degree, dtype) -> tuple[Array, Array]:
         return (down / pixels_per_degree)[:, None], right / pixels_per_degree
     if len(center) != 2:
         raise ValueError(f"center: expected a row and a column, got {center!r}.")
-    for place in center:
-        check_finite("center", place)
-    return (down / pixels_per_degree - center[0])[:, None], right / pixels_per_degree - center[1]
+    row, column = (finite_number("center", place) for place in center)
+    return (down / pixels_per_degree - row)[:, None], right / pixels_per_degree - column

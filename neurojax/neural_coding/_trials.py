@@ -1,13 +1,16 @@
-"""What decoders ask of trials: shapes, weights, finite numbers; and responses brought to one scale."""
+"""Checks of the trials that decoders take, and responses brought to one scale."""
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_finite, check_nonnegative, check_rank, check_real, check_size, is_concrete
-from .._precision import product
+from .._arrays import real_array
+from .._checks import check_finite, check_nonnegative, check_size, is_concrete
+from .._precision import at_least_single, product
 from .._types import Scalar
+from ._angles import warn_unless_degrees
+from ._metrics import in_own_unit
 
 __all__ = ["Standardizer", "Trials", "check_response", "check_trials", "standardizer"]
 
@@ -35,41 +38,42 @@ def check_trials(
     responses: Real[ArrayLike, "trials neurons"],
     angles_degrees: Real[ArrayLike, " trials"],
     weights: Real[ArrayLike, " trials"] | None = None,
+    period_degrees: float | int | None = None,
 ) -> Trials:
     """Return trials as arrays of one dtype, or raise ``ValueError`` for what cannot be decoded.
 
     Args:
-        responses: one trial a row; integers (spike counts) become floating-point numbers.
+        responses: one trial a row; integers (spike counts) become floating-point numbers, and numbers of
+            half precision become float32, in which sums and linear algebra are done.
         angles_degrees: of the stimulus of each trial.
         weights: of each trial, ≥ 0; ``None``: 1 each.
+        period_degrees: after which the decoder's angles come round, to warn about angles in radians or of
+            another period; ``None`` does not warn.
 
     Raises:
         ValueError: for lengths that differ, no trial or no neuron, for concrete values that are NaN or
             infinite (the message names the first neurons that have them), and for weights that are all 0.
     """
-    check_rank("responses", responses, "trials neurons")
-    check_rank("angles_degrees", angles_degrees, "trials")
-    n_trials, n_neurons = np.shape(responses)
+    responses = at_least_single(real_array("responses", responses, "trials neurons"))
+    angles = real_array("angles_degrees", angles_degrees, "trials").astype(responses.dtype)
+    n_trials, n_neurons = responses.shape
     if not n_trials or not n_neurons:
-        raise ValueError(f"responses: expected at least one trial and neuron, got {np.shape(responses)}.")
-    responses = jnp.asarray(responses)
-    if jnp.issubdtype(responses.dtype, jnp.integer):
-        responses = responses.astype(float)
-    check_real("responses", responses)
-    check_size("angles_degrees", angles_degrees, 0, n_trials, "angles, one for each trial,")
+        raise ValueError(f"responses: expected at least one trial and neuron, got {responses.shape}.")
+    check_size("angles_degrees", angles, 0, n_trials, "angles, one for each trial,")
     _check_neurons(responses)
-    angles = jnp.asarray(angles_degrees).astype(responses.dtype)
     if is_concrete(angles) and not np.all(np.isfinite(np.asarray(angles))):
         raise ValueError("angles_degrees: expected finite numbers, got NaN or infinity.")
+    if period_degrees is not None:
+        warn_unless_degrees("angles_degrees", angles, period_degrees)
     if weights is None:
         return Trials(responses, angles, jnp.ones_like(angles))
-    check_rank("weights", weights, "trials")
+    weights = real_array("weights", weights, "trials")
     check_size("weights", weights, 0, n_trials, "weights, one for each trial,")
     check_finite("weights", weights)
     check_nonnegative("weights", weights)
     if is_concrete(weights) and not np.any(np.asarray(weights)):
         raise ValueError("weights: expected a trial of weight > 0, got none.")
-    return Trials(responses, angles, jnp.asarray(weights).astype(responses.dtype))
+    return Trials(responses, angles, weights.astype(responses.dtype))
 
 
 def _check_neurons(responses) -> None:
@@ -88,12 +92,13 @@ def check_response(
     response: Float[ArrayLike, "*trials neurons"], of_neurons: Float[Array, " neurons"]
 ) -> Float[Array, "*trials neurons"]:
     """Return a response in the dtype of what was fitted, or raise ``ValueError`` for another population."""
-    if np.shape(response)[-1:] != of_neurons.shape:
+    response = real_array("response", response)
+    if response.shape[-1:] != of_neurons.shape:
         raise ValueError(
             f"response: expected the {len(of_neurons)} neurons that the decoder was fitted to, got shape "
-            f"{np.shape(response)}."
+            f"{response.shape}."
         )
-    return jnp.asarray(response, of_neurons.dtype)
+    return response.astype(of_neurons.dtype)
 
 
 class Standardizer(eqx.Module):
@@ -115,8 +120,10 @@ class Standardizer(eqx.Module):
 def standardizer(responses: Float[Array, "trials neurons"], weights: Float[Array, " trials"]) -> Standardizer:
     """Measure mean and standard deviation (division by Σ weights) of each neuron over weighted trials."""
     share = weights / jnp.sum(weights)
-    mean = product(share, responses)
-    variance = product(share, (responses - mean) ** 2)
+    values, unit = in_own_unit(responses)
+    mean = product(share, values)
+    variance = product(share, (values - mean) ** 2)
     # What rounding leaves of a neuron that does not vary must not be blown up.
-    is_constant = variance <= (8 * jnp.finfo(responses.dtype).eps) ** 2 * product(share, responses**2)
-    return Standardizer(mean, jnp.where(is_constant, jnp.inf, jnp.sqrt(jnp.where(is_constant, 1, variance))))
+    is_constant = variance <= (8 * jnp.finfo(values.dtype).eps) ** 2 * product(share, values**2)
+    deviation = unit * jnp.sqrt(jnp.where(is_constant, 1, variance))
+    return Standardizer(unit * mean, jnp.where(is_constant, jnp.inf, deviation))

@@ -1,5 +1,6 @@
 """Strengths chosen by cross-validation within the trials that a decoder is fitted to."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -7,9 +8,11 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import check_at_least, check_kind, check_positive, check_rank
+from .._arrays import real_array
+from .._checks import check_at_least, check_finite, check_kind, check_rank, is_concrete
 from .._types import Scalar
 from ._angles import AngleBins, circular_difference, wrap_degrees
 from ._decoding import AbstractDecoder, AbstractFittedDecoder, AbstractProbabilisticDecoder
@@ -28,9 +31,13 @@ class Tuned(AbstractDecoder):
 
     Attributes:
         decoder: of which one number is tuned; compiled.
-        strengths: to choose from.
+        strengths: to choose from, each within the range that the decoder takes.
         where: which leaf of the decoder they replace.
         n_folds: trials are dealt out in the order of their angles, so parts are stratified.
+
+    Raises:
+        ValueError: at construction, for a decoder that does not compile, for strengths that are not finite
+            or that the decoder's own checks refuse, and for fewer than two folds.
 
     Example:
         >>> import equinox as eqx, jax.numpy as jnp
@@ -44,7 +51,7 @@ class Tuned(AbstractDecoder):
     """
 
     decoder: AbstractDecoder
-    strengths: Float[Array, " strengths"] = eqx.field(converter=jnp.asarray)
+    strengths: Float[Array, " strengths"] = eqx.field(converter=partial(real_array, "strengths"))
     where: Callable = eqx.field(static=True, default=lambda decoder: decoder.strength)
     n_folds: int = eqx.field(static=True, default=5)
     is_compiled: ClassVar[bool] = True
@@ -63,8 +70,21 @@ class Tuned(AbstractDecoder):
         check_rank("strengths", self.strengths, "strengths")
         if not len(self.strengths):
             raise ValueError("strengths: expected at least one, got none.")
-        check_positive("strengths", self.strengths)
+        check_finite("strengths", self.strengths)
         check_at_least("n_folds", self.n_folds, 2)
+        if is_concrete(self.strengths):
+            for strength in np.asarray(self.strengths):
+                self._check_strength(np.asarray(strength))
+
+    def _check_strength(self, strength: np.ndarray) -> None:
+        """Raise ``ValueError`` for a strength that the decoder refuses at its construction."""
+        try:
+            _check_anew(self._at(strength))
+        except ValueError as error:
+            raise ValueError(
+                f"strengths: expected numbers that {type(self.decoder).__name__} takes, got {strength:g}: "
+                f"{error}"
+            ) from error
 
     @property
     def period_degrees(self) -> float:
@@ -79,7 +99,7 @@ class Tuned(AbstractDecoder):
         weights: Real[ArrayLike, " trials"] | None = None,
     ) -> "FittedTuned | FittedTunedProbabilities":
         """Fit to trials, as `AbstractDecoder.fit` says."""
-        trials = check_trials(responses, angles_degrees, weights)
+        trials = check_trials(responses, angles_degrees, weights, self.period_degrees)
         fold = _dealt(trials, self.period_degrees, self.n_folds)
         strengths = self.strengths.astype(trials.responses.dtype)
 
@@ -157,3 +177,14 @@ def _dealt(trials: Trials, period_degrees: float, n_folds: int) -> Array:
     angles = wrap_degrees(trials.angles_degrees, period_degrees)
     order = jnp.argsort(jnp.where(trials.weights > 0, angles, jnp.inf), stable=True)
     return jnp.argsort(order) % n_folds
+
+
+def _check_anew(module: eqx.Module) -> None:
+    """Run the checks that a module and those within it make at their construction."""
+    for field in dataclasses.fields(module):
+        child = getattr(module, field.name)
+        if isinstance(child, eqx.Module):
+            _check_anew(child)
+    for kind in type(module).__mro__:
+        if "__check_init__" in vars(kind):
+            vars(kind)["__check_init__"](module)

@@ -1,16 +1,20 @@
 """Tuning curves: how they are made of trials, smoothed on the circle, and described by a few figures."""
 
+from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_finite, check_kind, check_positive, check_rank, check_shape, check_size
+from .._arrays import device_array, host_array, real_array
+from .._checks import check_finite, check_kind, check_positive, check_shape, check_size, is_concrete
 from .._precision import product
-from ._angles import AngleBins, from_phase, to_phase
-from ._metrics import as_float_responses
+from .._rows import hypot
+from ._angles import AngleBins, from_phase, to_phase, warn_unless_degrees
+from ._metrics import as_float_responses, in_own_unit
 
 __all__ = [
     "BinnedResponses",
@@ -25,6 +29,8 @@ __all__ = [
     "tuning_curves",
 ]
 
+_LARGEST_SHIFT = 0.1  # of an angle from its place on an even division, in steps, as in `AngleBins.around`
+
 
 class BinnedResponses(NamedTuple):
     """Responses averaged over the trials whose angle falls in a bin.
@@ -32,7 +38,7 @@ class BinnedResponses(NamedTuple):
     Attributes:
         responses: the mean in each bin; NaN in a bin without trials.
         angles_degrees: the centres of the bins.
-        n_trials: how many trials a mean is of.
+        n_trials: the number of trials averaged.
     """
 
     responses: Float[Array, "bins neurons"]
@@ -63,19 +69,25 @@ def bin_responses(
         >>> print(binned.responses[:, 0], binned.angles_degrees, binned.n_trials)
         [2. 5.] [ 90. 270.] [2 1]
     """
-    check_rank("responses", responses, "trials neurons")
+    responses = as_float_responses("responses", responses, "trials neurons")
+    angles = real_array("angles_degrees", angles_degrees, "trials")
     check_kind("bins", bins, AngleBins)
-    check_rank("angles_degrees", angles_degrees, "trials")
-    check_size("angles_degrees", angles_degrees, 0, np.shape(responses)[0], "trials (as responses)")
+    check_size("angles_degrees", angles, 0, len(responses), "trials (as responses)")
     check_finite("angles_degrees", angles_degrees)
-    responses = as_float_responses("responses", responses)
+    warn_unless_degrees("angles_degrees", angles_degrees, bins.period_degrees)
     # One bin more, which is dropped: trials without an angle.
-    index = jnp.where(jnp.isfinite(jnp.asarray(angles_degrees)), bins.index(angles_degrees), bins.n_bins)
-    sums = jax.ops.segment_sum(responses, index, bins.n_bins + 1)[:-1]
-    n_trials = jnp.bincount(index, length=bins.n_bins + 1)[:-1]
-    means = sums / jnp.maximum(n_trials, 1)[:, None].astype(responses.dtype)
-    means = jnp.where(n_trials[:, None] > 0, means, jnp.nan)
+    index = jnp.where(jnp.isfinite(angles), bins.index(angles), bins.n_bins)
+    means, n_trials = _means_of(responses, index, bins.n_bins)
     return BinnedResponses(means, jnp.asarray(bins.centers_degrees, responses.dtype), n_trials)
+
+
+@partial(jax.jit, static_argnames="n_bins")
+def _means_of(responses: Array, index: Array, n_bins: int) -> tuple[Array, Array]:
+    """Return the mean response of each bin, NaN without trials, and the number of its trials."""
+    sums = jax.ops.segment_sum(responses, index, n_bins + 1)[:-1]
+    n_trials = jnp.bincount(index, length=n_bins + 1)[:-1]
+    means = sums / jnp.maximum(n_trials, 1)[:, None].astype(responses.dtype)
+    return jnp.where(n_trials[:, None] > 0, means, jnp.nan), n_trials
 
 
 def tuning_curves(
@@ -99,7 +111,7 @@ def circular_smooth(
     curve stays, and rotating it before or after is the same.
 
     Args:
-        curves: over the whole circle.
+        curves: over the whole circle, the first angle not repeated at the end.
         width_bins: the standard deviation σ of the Gaussian, in bins, > 0. From a whole circle up the
             result is flat.
 
@@ -111,11 +123,16 @@ def circular_smooth(
         >>> print(100 * circular_smooth(jnp.array([1.0, 0.0, 0.0, 0.0]), 0.5).round(2))
         [79. 11.  0. 11.]
     """
+    curves, width = as_float_responses("curves", curves), real_array("width_bins", width_bins)
     check_positive("width_bins", width_bins)
-    curves = as_float_responses("curves", curves)
+    return _smoothed(curves, width.astype(curves.dtype))
+
+
+@jax.jit
+def _smoothed(curves: Array, width: Array) -> Array:
     n_bins = curves.shape[-1]
     # A wider Gaussian is flat to 5e-9 as well, but would need more turns.
-    width = jnp.minimum(jnp.asarray(width_bins, curves.dtype), n_bins)
+    width = jnp.minimum(width, n_bins)
     turns = np.arange(-7, 8)[:, None] * n_bins
     kernel = jnp.sum(jnp.exp(-(((np.arange(n_bins) + turns) / width) ** 2) / 2), 0)
     kernel = (kernel / jnp.sum(kernel)).astype(curves.dtype)
@@ -133,7 +150,18 @@ def preferred_direction(
 
     Args:
         curves: responses by angle.
-        angles_degrees: the angle of each bin.
+        angles_degrees: the angle of each bin, evenly spaced round the whole circle (each to a tenth of a
+            step). An angle that comes twice, as 0° and 360° do, counts once, with the mean of its responses.
+
+    Raises:
+        ValueError: for angles that are known and are not an even division of the whole circle, over which a
+            sum of vectors tells more of the angles than of the curve.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> angles = jnp.linspace(0, 360, 9)
+        >>> round(float(preferred_direction(1 + jnp.cos(jnp.deg2rad(angles - 60)), angles)), 2)
+        60.0
     """
     return _vector_angle(curves, angles_degrees, 360)
 
@@ -143,7 +171,8 @@ def preferred_orientation(
 ) -> Float[Array, "*neurons"]:
     """Compute half the angle of Σ R(θ)·exp(2iθ), in [0, 180).
 
-    Otherwise as `preferred_direction`; opposite directions count as one orientation.
+    Otherwise as `preferred_direction`, with angles that divide a circle of 180° evenly. Opposite directions
+    count as one orientation, with the mean of their responses.
     """
     return _vector_angle(curves, angles_degrees, 180)
 
@@ -153,6 +182,7 @@ def peak_angle(
 ) -> Float[Array, "*neurons"]:
     """Return the angle of the largest response (of equal ones the first); NaN for a curve that holds NaN."""
     curves, angles = _curves(curves, angles_degrees)
+    warn_unless_degrees("angles_degrees", angles_degrees, np.inf)
     peak = angles[jnp.argmax(curves, -1)]
     return jnp.where(jnp.any(jnp.isnan(curves), -1), jnp.nan, peak)
 
@@ -170,8 +200,12 @@ def orientation_selectivity(
     Args:
         curves: responses by angle, ≥ 0; a curve with negative responses (z-scores) or without any gives NaN:
             rectify it, or subtract its least response, knowing that this changes the index.
-        angles_degrees: the angle of each bin.
+        angles_degrees: the angle of each bin, evenly spaced round the whole circle as for
+            `preferred_direction`.
         period_degrees: of the angles, 360 or 180.
+
+    Raises:
+        ValueError: for angles that are known and are not an even division of the whole circle.
 
     Example:
         >>> import jax.numpy as jnp
@@ -179,7 +213,9 @@ def orientation_selectivity(
         >>> float(orientation_selectivity(curve, angles))
         0.5
     """
+    check_positive("period_degrees", period_degrees)
     curves, angles = _curves(curves, angles_degrees)
+    _shares(curves, angles_degrees, period_degrees)
     sides = [_around(curves, angles, shift, period_degrees) for shift in (-90, 90)]
     return _contrast(curves, (sides[0] + sides[1]) / 2)
 
@@ -189,9 +225,10 @@ def direction_selectivity(
 ) -> Float[Array, "*neurons"]:
     """Compute DSI = (R_pref − R_opp)/(R_pref + R_opp), R_opp the response 180° from the largest one.
 
-    Negative responses and bins that do not lie there are treated as in `orientation_selectivity`.
+    Angles, negative responses and bins that do not lie there are treated as in `orientation_selectivity`.
     """
     curves, angles = _curves(curves, angles_degrees)
+    _shares(curves, angles_degrees, 360)
     return _contrast(curves, _around(curves, angles, 180, 360))
 
 
@@ -205,20 +242,23 @@ def circular_variance(
     Args:
         curves: responses by angle, ≥ 0; a curve with negative responses (z-scores) or without any gives
             NaN, as the ratio is then no share: rectify it, or subtract its least response.
-        angles_degrees: the angle of each bin, evenly spaced.
+        angles_degrees: the angle of each bin, evenly spaced round the whole circle; one that comes twice, as
+            0° and 360° do, counts once, with the mean of its responses.
         period_degrees: 180 for orientation tuning (also by directions), 360 for direction tuning.
+
+    Raises:
+        ValueError: for angles that are known and are not an even division of the whole circle.
 
     Reference:
         Ringach, Shapley & Hawken 2002, J. Neurosci. 22, 5639-5651.
     """
     check_positive("period_degrees", period_degrees)
     curves, angles = _curves(curves, angles_degrees)
-    cosine, sine = _vector(curves, angles, period_degrees)
-    is_flat = (cosine == 0) & (sine == 0)  # where a length has no derivative: 0 is taken
-    length = jnp.where(is_flat, 0, jnp.hypot(jnp.where(is_flat, 1, cosine), sine))
+    curves, _ = in_own_unit(curves * _shares(curves, angles_degrees, period_degrees), -1)
+    resultant = hypot(*_vector(curves, angles, period_degrees))
     total = jnp.sum(curves, -1)
     is_defined = (total > 0) & jnp.all(curves >= 0, -1)
-    return jnp.where(is_defined, 1 - length / jnp.where(is_defined, total, 1), jnp.nan)
+    return jnp.where(is_defined, 1 - resultant / jnp.where(is_defined, total, 1), jnp.nan)
 
 
 def _vector(curves, angles, period):
@@ -229,10 +269,52 @@ def _vector(curves, angles, period):
 
 def _vector_angle(curves, angles_degrees, period):
     curves, angles = _curves(curves, angles_degrees)
+    share = device_array(_shares(curves, angles_degrees, period))
+    return _angle_of(curves, share, angles, period)
+
+
+@eqx.filter_jit
+def _angle_of(curves: Array, share: Array, angles: Array, period: float | int) -> Array:
+    curves, _ = in_own_unit(curves, -1)
     # Over evenly spaced angles the mean adds nothing but rounding.
-    curves = curves - jnp.mean(curves, -1, keepdims=True)
+    curves = share * (curves - jnp.sum(share * curves, -1, keepdims=True) / jnp.sum(share))
     cosine, sine = _vector(curves, angles, period)
     return from_phase(jnp.arctan2(sine, cosine), period)
+
+
+def _shares(curves, angles_degrees, period) -> np.ndarray:
+    """Return how much each angle counts: 1, or where angles come twice, the inverse of how often.
+
+    Angles that JAX traces count 1 each.
+
+    Raises:
+        ValueError: for known angles that are not an even division of the circle.
+    """
+    if not is_concrete(angles_degrees) or not is_concrete(period):
+        return np.ones(np.shape(angles_degrees), curves.dtype)
+    known = host_array("angles_degrees", angles_degrees).astype(np.float64)
+    check_finite("angles_degrees", known)
+    # First those that are one direction (a closed circle), then those that are one angle of the period.
+    share = 1 / _counts(known, max(period, 360))
+    share /= _counts(known, period, share)
+    n_distinct = round(float(share.sum()))
+    steps = np.mod(known - known.min(initial=np.inf), period) * n_distinct / period
+    is_even = np.all(np.abs(steps - np.round(steps)) <= _LARGEST_SHIFT)
+    n_places = len(np.unique(np.mod(np.round(steps), n_distinct))) if is_even else 0
+    if n_distinct < 2 or n_places < n_distinct:
+        shown = ", ".join(f"{angle:g}" for angle in known[:6]) + (", …" if len(known) > 6 else "")
+        raise ValueError(
+            f"angles_degrees: expected angles in degrees that divide the whole circle of {period:g}° evenly, "
+            f"got {shown or 'none'}; bin or interpolate the curves, or choose the period of the stimuli."
+        )
+    return share.astype(curves.dtype)
+
+
+def _counts(angles: np.ndarray, period, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the weights of the angles that equal each angle, to a hundredth of their mean step."""
+    weights = np.ones(len(angles)) if weights is None else weights
+    apart = np.abs(np.mod(angles[:, None] - angles + period / 2, period) - period / 2)
+    return (apart <= period / max(len(angles), 1) / 100) @ weights
 
 
 def _around(curves, angles, shift, period):
@@ -252,5 +334,6 @@ def _contrast(curves, other):
 
 def _curves(curves, angles_degrees):
     curves = as_float_responses("curves", curves)
-    check_shape("angles_degrees", angles_degrees, curves.shape[-1:], "an angle for each bin of a curve")
-    return curves, jnp.asarray(angles_degrees).astype(curves.dtype)
+    angles = real_array("angles_degrees", angles_degrees, "bins")
+    check_shape("angles_degrees", angles, curves.shape[-1:], "an angle for each bin of a curve")
+    return curves, angles.astype(curves.dtype)

@@ -1,14 +1,18 @@
-"""How responses to the same stimulus vary: correlations, reliability, neurons that never vary."""
+"""Variability of responses to the same stimulus: correlations, reliability, neurons that never vary."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Real
 
-from .._checks import check_at_least, check_rank, check_size
 from .._precision import product
 from .._types import PRNGKey
-from ._metrics import as_float_responses, as_repeats, check_classes, response_correlation
+from ._explained import as_repeats
+from ._metrics import (
+    as_float_responses,
+    in_own_unit,
+    labelled_trials,
+    response_correlation,
+)
 
 __all__ = [
     "constant_neurons",
@@ -30,8 +34,7 @@ def constant_neurons(responses: Real[ArrayLike, "trials neurons"]) -> Bool[Array
         >>> print(constant_neurons(jnp.array([[0.0, 1.0, jnp.nan], [0.0, 2.0, 1.0]])))
         [ True False  True]
     """
-    check_rank("responses", responses, "trials neurons")
-    responses = as_float_responses("responses", responses)
+    responses = as_float_responses("responses", responses, "trials neurons")
     largest, least = jnp.max(responses, 0), jnp.min(responses, 0)
     size = jnp.maximum(jnp.abs(largest), jnp.abs(least))
     is_varied = largest - least > 8 * _eps(responses) * size
@@ -44,22 +47,29 @@ def signal_correlations(tuning: Real[ArrayLike, "neurons bins"]) -> Float[Array,
     NaN in the rows and columns of neurons whose curve is constant or holds NaN. The result of n neurons
     has n² numbers: choose neurons first.
     """
-    check_rank("tuning", tuning, "neurons bins")
-    return _correlations(as_float_responses("tuning", tuning).T)
+    return _correlations(as_float_responses("tuning", tuning, "neurons bins").T)
 
 
 def noise_correlations(
-    responses: Real[ArrayLike, "trials neurons"], labels: Int[ArrayLike, " trials"], n_labels: int
+    responses: Real[ArrayLike, "trials neurons"],
+    labels: Integer[ArrayLike, " trials"],
+    n_labels: int,
+    *,
+    is_z_scored: bool = False,
 ) -> Float[Array, "neurons neurons"]:
     """Compute Pearson's correlation of all pairs of neurons in what each trial adds to its condition's mean.
 
-    Residuals of all conditions are pooled as they are. A condition seen once has a residual of 0 and adds
-    nothing. NaN for neurons whose residuals are all 0 or that hold NaN.
+    Residuals of all conditions are pooled. As they are, conditions of large variance, which for counts are
+    those that drive a neuron best, weigh most; z-scored by condition, every trial weighs alike, as is usual
+    in the field. A condition seen once has a residual of 0 and adds nothing. NaN for neurons whose residuals
+    are all 0 or that hold NaN. The unit of a neuron's responses does not matter.
 
     Args:
         responses: one trial a row.
         labels: the condition of each trial, 0 to n_labels − 1.
         n_labels: how many conditions, ≥ 1.
+        is_z_scored: whether to divide the residuals of each neuron by their standard deviation within the
+            condition (ddof 1); those of a condition in which it does not vary stay 0.
 
     Raises:
         ValueError: for lengths that do not match, counts below 1, and labels out of range; inside ``jit``,
@@ -68,21 +78,21 @@ def noise_correlations(
     Reference:
         Cohen & Kohn 2011, Nat. Neurosci. 14, 811-819.
     """
-    check_at_least("n_labels", n_labels, 1)
-    check_rank("responses", responses, "trials neurons")
-    check_rank("labels", labels, "trials")
-    check_size("labels", labels, 0, np.shape(responses)[0], "trials (as responses)")
-    check_classes("labels", labels, n_labels, "labels")
-    responses, labels = as_float_responses("responses", responses), jnp.asarray(labels)
-    is_counted = (labels >= 0) & (labels < n_labels)
+    responses, labels, is_counted = labelled_trials(responses, labels, n_labels)
     responses, labels = jnp.where(is_counted[:, None], responses, 0), jnp.where(is_counted, labels, n_labels)
     # One label more: trials of no condition, whose responses are now 0, and so their residuals.
-    sums = jax.ops.segment_sum(responses, labels, n_labels + 1)
-    n_trials = jnp.bincount(labels, length=n_labels + 1).astype(responses.dtype)
-    means = sums / jnp.maximum(n_trials, 1)[:, None]
-    residuals = responses - means[labels]
+    n_trials = jnp.bincount(labels, length=n_labels + 1).astype(responses.dtype)[:, None]
+
+    def by_condition(rows):
+        return jax.ops.segment_sum(rows, labels, n_labels + 1)
+
+    responses, _ = in_own_unit(responses)
+    residuals = responses - (by_condition(responses) / jnp.maximum(n_trials, 1))[labels]
     # Of a neuron that answers each condition alike only rounding is left.
-    is_rounding = jnp.max(jnp.abs(residuals), 0) <= 8 * _eps(responses) * jnp.max(jnp.abs(responses), 0)
+    rounding = 8 * _eps(responses) * jnp.max(jnp.abs(responses), 0)
+    if is_z_scored:
+        residuals = _z_scored(residuals, rounding, by_condition, n_trials, labels)
+    is_rounding = jnp.max(jnp.abs(residuals), 0) <= rounding
     return _correlations(jnp.where(is_rounding, 0, residuals))
 
 
@@ -91,7 +101,7 @@ def split_half_reliability(
 ) -> Float[Array, " neurons"]:
     """Compute the correlation over stimuli between the means of two halves of the repeats, chosen at random.
 
-    Of an odd number of repeats the second half has one more than the first. With r the correlation and a and
+    With an odd number of repeats, the second half gets the extra one. With r the correlation and a and
     b the shares of the repeats in the two halves, the reliability of the mean over all repeats is
     2r/(r + √(4ab + (1 − 4ab)·r²)); for equal halves that is Spearman and Brown's 2r/(1 + r).
 
@@ -138,17 +148,29 @@ def trial_to_trial_reliability(
         ValueError: for responses without three axes or with fewer than 2 repeats.
     """
     responses = as_repeats(responses)
+    responses, _ = in_own_unit(responses, (0, 1))
     others = (jnp.sum(responses, 0) - responses) / (responses.shape[0] - 1)
     return jnp.mean(jax.vmap(response_correlation)(others, responses), 0)
 
 
+def _z_scored(residuals, rounding, by_condition, n_trials, labels):
+    """Return residuals over their standard deviation in each condition."""
+    is_rounding = jnp.abs(residuals) <= rounding
+    residuals = jnp.where(is_rounding, 0, residuals)
+    squares = by_condition(residuals**2)
+    is_still = squares == 0
+    deviation = jnp.sqrt(jnp.where(is_still, 1, squares) / jnp.maximum(n_trials - 1, 1))
+    return residuals / deviation[labels]
+
+
 def _correlations(samples):
     """Return the correlations of the columns."""
-    centred = samples - jnp.mean(samples, 0)
     is_constant = constant_neurons(samples)
-    length = jnp.sqrt(jnp.sum(jnp.where(is_constant, 1, centred**2), 0))
+    samples, _ = in_own_unit(samples)
+    centered, _ = in_own_unit(samples - jnp.mean(samples, 0))
+    length = jnp.sqrt(jnp.sum(jnp.where(is_constant, 1, centered**2), 0))
     # NaN only after the product, whose derivative it would spread to all neurons.
-    directions = jnp.where(is_constant, 0, centred / length)
+    directions = jnp.where(is_constant, 0, centered / length)
     is_undefined = is_constant[:, None] | is_constant
     return jnp.where(is_undefined, jnp.nan, jnp.clip(product(directions.T, directions), -1, 1))
 

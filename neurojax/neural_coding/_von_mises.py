@@ -1,13 +1,18 @@
 """Von Mises tuning: a bump on the circle, or two that are opposite."""
 
+from functools import partial
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._arrays import real_array
 from .._checks import check_positive
 
 __all__ = ["VonMises", "von_mises"]
+
+PerNeuron = Float[Array | np.ndarray, "*neurons"]
 
 
 class VonMises(eqx.Module):
@@ -26,11 +31,17 @@ class VonMises(eqx.Module):
         period_degrees: 360 for directions, 180 for orientations.
     """
 
-    preferred_degrees: Float[Array | np.ndarray, "*neurons"]
-    concentration: Float[Array | np.ndarray, "*neurons"]
-    baseline: Float[Array | np.ndarray, "*neurons"]
-    amplitude: Float[Array | np.ndarray, "*neurons"]
-    opposite_amplitude: Float[Array | np.ndarray, "*neurons"]
+    preferred_degrees: Float[Array | np.ndarray, "*neurons"] = eqx.field(
+        converter=partial(real_array, "preferred_degrees")
+    )
+    concentration: Float[Array | np.ndarray, "*neurons"] = eqx.field(
+        converter=partial(real_array, "concentration")
+    )
+    baseline: PerNeuron = eqx.field(converter=partial(real_array, "baseline"))
+    amplitude: PerNeuron = eqx.field(converter=partial(real_array, "amplitude"))
+    opposite_amplitude: Float[Array | np.ndarray, "*neurons"] = eqx.field(
+        converter=partial(real_array, "opposite_amplitude")
+    )
     period_degrees: float = eqx.field(static=True, default=360.0, converter=float)
 
     def __check_init__(self):
@@ -55,7 +66,7 @@ def von_mises(angles_degrees: Real[ArrayLike, "*shape"], parameters: VonMises) -
         >>> print(von_mises(jnp.array([90.0, 270.0]), tuning).round(2))
         [5.04 3.07]
     """
-    phase = jnp.asarray(angles_degrees) - jnp.asarray(parameters.preferred_degrees)
+    phase = real_array("angles_degrees", angles_degrees) - jnp.asarray(parameters.preferred_degrees)
     cosine = jnp.cos(phase * (2 * np.pi / parameters.period_degrees))
     near = parameters.amplitude * jnp.exp(parameters.concentration * (cosine - 1))
     opposite = parameters.opposite_amplitude * jnp.exp(-parameters.concentration * (cosine + 1))

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_finite, check_rank, check_real, check_shape
-from .._precision import product
+from .._arrays import real_array
+from .._checks import check_finite, check_shape
+from .._precision import at_least_single, product
 from .._types import Scalar
-from ..convergence import AbstractProblem, AbstractSolver, iterate
+from ..convergence import AbstractProblem, AbstractSolver, Detached, iterate
 from ._angles import to_phase
 from ._von_mises import VonMises
 
@@ -43,8 +44,8 @@ class VonMisesFit(eqx.Module):
 
 
 def fit_von_mises(
-    curve: Float[Array, " bins"] | Float[np.ndarray, " bins"],
-    angles_degrees: Real[Array, " bins"] | Real[np.ndarray, " bins"],
+    curve: Real[ArrayLike, " bins"],
+    angles_degrees: Real[ArrayLike, " bins"],
     *,
     n_peaks: int = 1,
     period_degrees: float | int = 360,
@@ -96,11 +97,8 @@ def fit_von_mises(
         >>> round(float(tuning.preferred_degrees), 2), round(float(tuning.concentration), 2)
         (40.0, 3.0)
     """
-    check_rank("curve", curve, "bins")
-    check_real("curve", curve)
     _check_peaks(n_peaks, period_degrees)
-    values = jnp.asarray(curve)
-    angles = _check_angles(angles_degrees, values, n_peaks)
+    values, angles = as_curve(curve, angles_degrees, n_peaks)
     mean = jnp.mean(values)
     centred = values - mean
     size = lax.stop_gradient(_size(centred, mean))
@@ -108,7 +106,8 @@ def fit_von_mises(
     unit = jnp.where(size == 0, 0, centred / jnp.where(size == 0, 1, size))
     problem = _Misfit(unit, jnp.cos(phases), jnp.sin(phases), n_peaks)
     start = problem.look(_start(problem))
-    solution = iterate(_Newton(), problem, start, tol=tol, max_steps=max_steps, steps_per_check=4)
+    settings = {"tol": tol, "max_steps": max_steps, "steps_per_check": 4, "gradient": Detached()}
+    solution = iterate(_Newton(), problem, start, **settings)
     found = solution.value.value
     amplitudes, bumps, offsets = problem.project(found)
     fitted = product(amplitudes, bumps)
@@ -120,10 +119,9 @@ def fit_von_mises(
     return VonMisesFit(tuning, r_squared, jnp.asarray(solution.status), jnp.asarray(solution.n_steps))
 
 
-@eqx.filter_jit
 def fit_von_mises_batch(
-    curves: Float[Array, "neurons bins"] | Float[np.ndarray, "neurons bins"],
-    angles_degrees: Real[Array, " bins"] | Real[np.ndarray, " bins"],
+    curves: Real[ArrayLike, "neurons bins"],
+    angles_degrees: Real[ArrayLike, " bins"],
     *,
     n_peaks: int = 1,
     period_degrees: float | int = 360,
@@ -146,10 +144,17 @@ def fit_von_mises_batch(
     Raises:
         ValueError: at trace time, for curves without two axes, and as in `fit_von_mises`.
     """
-    check_rank("curves", curves, "neurons bins")
+    curves = real_array("curves", curves, "neurons bins")
+    angles = real_array("angles_degrees", angles_degrees)
+    check_shape("angles_degrees", angles, curves.shape[1:], "an angle for each bin of a curve")
+    check_finite("angles_degrees", angles)
     options = {"n_peaks": n_peaks, "period_degrees": period_degrees, "tol": tol, "max_steps": max_steps}
-    fit = partial(fit_von_mises, angles_degrees=jnp.asarray(angles_degrees), **options)
-    curves = jnp.asarray(curves)
+    return _fit_chunks(curves, angles, options)
+
+
+@eqx.filter_jit
+def _fit_chunks(curves, angles, options) -> VonMisesFit:
+    fit = partial(fit_von_mises, angles_degrees=angles, **options)
     # Chunks of one size, filled up with zeros, as a last one of another would be compiled once more.
     n_neurons, n_bins = curves.shape
     n_chunks = max(-(-n_neurons // _CHUNK), 1)
@@ -170,9 +175,7 @@ class _Misfit(AbstractProblem):
     @property
     def limits(self):
         """The least and the largest log concentration."""
-        narrowest = np.log(2) / (1 - np.cos(np.pi / self.curve.shape[0]))
-        highest = min(narrowest, _LARGEST_CONCENTRATION)
-        return float(np.log(_LEAST_CONCENTRATION)), float(np.log(highest))
+        return concentration_limits(self.curve.shape[0])
 
     def bumps(self, value):
         """Return one peak, or two that are opposite: (peaks, bins)."""
@@ -339,9 +342,18 @@ def _check_peaks(n_peaks, period_degrees) -> None:
         raise ValueError(f"period_degrees: expected 360 for two peaks 180° apart, got {period_degrees!r}.")
 
 
-def _check_angles(angles_degrees, values, n_peaks):
-    check_shape("angles_degrees", angles_degrees, values.shape, "an angle for each bin of a curve")
-    check_finite("angles_degrees", angles_degrees)
+def as_curve(curve, angles_degrees, n_peaks: int) -> tuple[Array, Array]:
+    """Return a curve and its angles in one dtype, single precision at least, or raise ``ValueError``."""
+    values = at_least_single(real_array("curve", curve, "bins"))
+    angles = real_array("angles_degrees", angles_degrees)
+    check_shape("angles_degrees", angles, values.shape, "an angle for each bin of a curve")
+    check_finite("angles_degrees", angles)
     if len(values) < 3 + n_peaks:
         raise ValueError(f"angles_degrees: expected at least {3 + n_peaks} angles, got {len(values)}.")
-    return jnp.asarray(angles_degrees).astype(values.dtype)
+    return values, angles.astype(values.dtype)
+
+
+def concentration_limits(n_bins: int) -> tuple[float, float]:
+    """Return the least and the largest log concentration of a fit."""
+    highest = min(np.log(2) / (1 - np.cos(np.pi / n_bins)), _LARGEST_CONCENTRATION)
+    return float(np.log(_LEAST_CONCENTRATION)), float(np.log(highest))

@@ -4,10 +4,21 @@ A penalty says what a good code is; ``value`` is what the energy adds, ``prox`` 
 Solvers ask for an interface, not for a class: `AbstractValuedPenalty`, `AbstractProximalPenalty`.
 """
 
-from neurojax.penalties._abstract import AbstractPenalty, AbstractProximalPenalty, AbstractValuedPenalty
-from neurojax.penalties._group import GroupL2
-from neurojax.penalties._separable import L0, L1, Cauchy, ElasticNet, Gaussian, Log, NonNegativeL1, SmoothL1
-from neurojax.penalties._thresholds import (
+from ._abstract import (
+    AbstractCertifiedPenalty,
+    AbstractPenalty,
+    AbstractProximalPenalty,
+    AbstractValuedPenalty,
+    Certificate,
+)
+from ._certificates import largest_scale, ridge_slack, slack
+from ._group import GroupL2, SparseGroupL2
+from ._nonconvex import MCP, SCAD
+from ._separable import L0, L1, ElasticNet, Log, NonNegativeL1
+from ._smooth import Cauchy, Gaussian, Quadratic, SmoothL1
+from ._sorted import SLOPE, TopK
+from ._strengths import as_code, in_unit, magnitude, nonnegative, positive, step_times, weighted_sum
+from ._thresholds import (
     cauchy_threshold,
     hard_threshold,
     log_threshold,
@@ -18,19 +29,37 @@ from neurojax.penalties._thresholds import (
 __all__ = [
     "L0",
     "L1",
+    "MCP",
+    "SCAD",
+    "SLOPE",
+    "AbstractCertifiedPenalty",
     "AbstractPenalty",
     "AbstractProximalPenalty",
     "AbstractValuedPenalty",
     "Cauchy",
+    "Certificate",
     "ElasticNet",
     "Gaussian",
     "GroupL2",
     "Log",
     "NonNegativeL1",
+    "Quadratic",
     "SmoothL1",
+    "SparseGroupL2",
+    "TopK",
+    "as_code",
     "cauchy_threshold",
     "hard_threshold",
+    "in_unit",
+    "largest_scale",
     "log_threshold",
+    "magnitude",
+    "nonnegative",
     "nonnegative_soft_threshold",
+    "positive",
+    "ridge_slack",
+    "slack",
     "soft_threshold",
+    "step_times",
+    "weighted_sum",
 ]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neurojax.penalties._compensated import accurate_sum, power_of_two_near, square_terms
+from .._compensated import accurate_sum, power_of_two_near, square_terms
 
 __all__ = ["cauchy_root"]
 
@@ -42,7 +42,7 @@ def _cauchy_root_jvp(primals, tangents):
 
 
 def _scaled_root(v, t, k):
-    """Return the global minimiser in [0, v] of ½(u − v)² + t·ln(k + u²)."""
+    """Return the global minimizer in [0, v] of ½(u − v)² + t·ln(k + u²)."""
     # u = v/3 + w gives w³ + p·w + q = 0. With p and q free of cancellation, w is accurate relative to itself.
     squares = [-term for term in square_terms(v)]
     p = accurate_sum(3 * k, 4 * t, 2 * t, *squares) / 3

@@ -6,25 +6,19 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from neurojax._types import Scalar
-from neurojax.penalties._abstract import AbstractProximalPenalty, AbstractValuedPenalty
-from neurojax.penalties._strengths import (
-    as_code,
-    magnitude,
-    nonnegative,
-    positive,
-    step_times,
-    weighted_sum,
+from .._arrays import real_array
+from .._types import Scalar
+from ._abstract import (
+    AbstractCertifiedPenalty,
+    AbstractProximalPenalty,
+    AbstractValuedPenalty,
+    Certificate,
 )
-from neurojax.penalties._thresholds import (
-    cauchy_threshold,
-    hard_threshold,
-    log_threshold,
-    nonnegative_soft_threshold,
-    soft_threshold,
-)
+from ._certificates import largest_scale, ridge_slack, slack
+from ._strengths import as_code, in_unit, magnitude, nonnegative, step_times, unless_held, weighted_sum
+from ._thresholds import hard_threshold, log_threshold, nonnegative_soft_threshold, soft_threshold
 
-__all__ = ["L0", "L1", "Cauchy", "ElasticNet", "Gaussian", "Log", "NonNegativeL1", "SmoothL1"]
+__all__ = ["L0", "L1", "ElasticNet", "Log", "NonNegativeL1"]
 
 Code: TypeAlias = Float[ArrayLike, "*shape"]
 Step: TypeAlias = Real[ArrayLike, "..."]
@@ -32,7 +26,7 @@ Result: TypeAlias = Float[Array, "..."]
 Mask: TypeAlias = Bool[Array, "*shape"]
 
 
-class L1(AbstractValuedPenalty, AbstractProximalPenalty):
+class L1(AbstractCertifiedPenalty):
     """The sum of magnitudes: Σ strength·|zᵢ|.
 
     Attributes:
@@ -65,14 +59,26 @@ class L1(AbstractValuedPenalty, AbstractProximalPenalty):
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_u ½‖u − v‖² + step_size·Σ strength·|uᵢ|: soft thresholding."""
+        v = real_array("v", v)
         return soft_threshold(v, step_times(step_size, self.strength, v))
 
     def support(self, code: Code) -> Mask:
-        """Return which coefficients are not zero, or not penalised."""
-        return (jnp.asarray(code) != 0) | (self.strength == 0)
+        """Return which coefficients are not zero, or not penalized."""
+        return (real_array("code", code) != 0) | (self.strength == 0)
+
+    def certificate(self, code: Float[Array, "*shape"], correlation: Float[Array, "*shape"]) -> Certificate:
+        """Return s = min(1, minᵢ λᵢ/|cᵢ|) and Σᵢ (λᵢ|zᵢ| − s·zᵢcᵢ), with λ the strength."""
+        strength = self.strength.astype(code.dtype)
+        scale = largest_scale(jnp.abs(correlation), strength)
+        rest = jnp.sum(slack(strength, code, scale * correlation))
+        return Certificate(scale, rest, jnp.all(strength > 0))
+
+    def in_units(self, unit: Scalar) -> "L1":
+        """Return the same penalty with strength/unit."""
+        return L1(in_unit(self.strength, unit))
 
 
-class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
+class NonNegativeL1(AbstractCertifiedPenalty):
     """The sum of coefficients that may not be negative: Σ strength·zᵢ if every zᵢ ≥ 0, else +∞.
 
     Attributes:
@@ -108,10 +114,27 @@ class NonNegativeL1(AbstractValuedPenalty, AbstractProximalPenalty):
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return argmin_{u ≥ 0} ½‖u − v‖² + step_size·Σ strength·uᵢ."""
+        v = real_array("v", v)
         return nonnegative_soft_threshold(v, step_times(step_size, self.strength, v))
 
+    def support(self, code: Code) -> Mask:
+        """Return which coefficients are not zero: one whose strength is 0 is held by the constraint."""
+        return real_array("code", code) != 0
 
-class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
+    def certificate(self, code: Float[Array, "*shape"], correlation: Float[Array, "*shape"]) -> Certificate:
+        """Return s = min(1, minᵢ λᵢ/cᵢ over cᵢ > 0) and Σᵢ (λᵢzᵢ − s·zᵢcᵢ); infinity for a negative zᵢ."""
+        strength = self.strength.astype(code.dtype)
+        scale = largest_scale(correlation, strength)
+        rest = jnp.sum(slack(strength, code, scale * correlation))
+        rest = jnp.where(jnp.any(code < 0), jnp.inf, rest)
+        return Certificate(scale, rest, jnp.all(strength > 0))
+
+    def in_units(self, unit: Scalar) -> "NonNegativeL1":
+        """Return the same penalty with strength/unit."""
+        return NonNegativeL1(in_unit(self.strength, unit))
+
+
+class ElasticNet(AbstractCertifiedPenalty):
     """Magnitudes and squares: Σ l1·|zᵢ| + ½·Σ l2·zᵢ².
 
     Attributes:
@@ -142,16 +165,52 @@ class ElasticNet(AbstractValuedPenalty, AbstractProximalPenalty):
     def value(self, code: Code) -> Scalar:
         """Return Σ l1·|codeᵢ| + ½·Σ l2·codeᵢ²."""
         code, l1, l2 = as_code(code, self.l1, self.l2)
-        return weighted_sum(l1, magnitude(code)) + weighted_sum(l2, code**2) / 2
+        # Not l2·code²: beside a very large l2 the squares of codes leave the range of numbers.
+        return weighted_sum(l1, magnitude(code)) + jnp.sum(unless_held(l2, code) * code / 2 * code)
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return soft(v, step_size·l1)/(1 + step_size·l2)."""
+        v = real_array("v", v)
         shrunk = soft_threshold(v, step_times(step_size, self.l1, v))
         return shrunk / (1 + step_times(step_size, self.l2, v))
 
     def support(self, code: Code) -> Mask:
-        """Return which coefficients are not zero, or not penalised."""
-        return (jnp.asarray(code) != 0) | (self.l1 == 0)
+        """Return which coefficients are not zero, or not penalized."""
+        return (real_array("code", code) != 0) | (self.l1 == 0)
+
+    def certificate(self, code: Float[Array, "*shape"], correlation: Float[Array, "*shape"]) -> Certificate:
+        """Return the parts of the gap for two dual points, the second for nets so strong that it counts.
+
+        The first is L1's on the data (x, 0) and the atoms (atoms, √l2·I): with p = c − l2·z it has
+        s = min(1, minᵢ l1ᵢ/|pᵢ|) and Σᵢ (l1ᵢ|zᵢ| − s·zᵢpᵢ) + ½(1 − s)²·l2ᵢzᵢ². A coefficient whose l1 is 0,
+        or lost in the rounding of c, does not bind s. It adds what all coefficients add at the second point,
+        which has s = 1: (l1ᵢ|zᵢ| − zᵢqᵢ) + (l2ᵢzᵢ − (s·cᵢ − qᵢ))²/2l2ᵢ, with q = s·c clipped to [−l1ᵢ, l1ᵢ].
+        """
+        l1, l2 = self.l1.astype(code.dtype), self.l2.astype(code.dtype)
+        curved = unless_held(l2, code) * code
+        pull = correlation - curved
+
+        def ridge(scale: Array) -> Array:
+            clipped = jnp.clip(scale * correlation, -l1, l1)
+            return slack(l1, code, clipped) + ridge_slack(l2, curved - (scale * correlation - clipped))
+
+        least = jnp.finfo(code.dtype).eps ** 0.5 * jnp.max(jnp.abs(correlation))
+        is_ridge = (l2 > 0) & (l1 <= least)
+        scale = largest_scale(jnp.abs(pull), l1, ~is_ridge)
+        bent = slack(l1, code, scale * pull) + 0.5 * (1 - scale) ** 2 * curved * code
+        rest = jnp.sum(jnp.where(is_ridge, ridge(scale), bent))
+        one = jnp.ones_like(scale)
+        second = jnp.where(jnp.all(l2 > 0), jnp.sum(ridge(one)), jnp.inf)
+        can_close = jnp.all((l1 > 0) | (l2 > 0))
+        return Certificate(jnp.stack([scale, one]), jnp.stack([rest, second]), can_close)
+
+    def conjugate_bound(self, correlation: Float[Array, "*shape"]) -> Scalar:
+        """Return Σᵢ cᵢ²/2l2ᵢ, or infinity where an l2 is 0 and its cᵢ is not."""
+        return jnp.sum(ridge_slack(self.l2.astype(correlation.dtype), correlation))
+
+    def in_units(self, unit: Scalar) -> "ElasticNet":
+        """Return the same penalty with l1/unit."""
+        return ElasticNet(in_unit(self.l1, unit), self.l2)
 
 
 class L0(AbstractValuedPenalty, AbstractProximalPenalty):
@@ -188,54 +247,12 @@ class L0(AbstractValuedPenalty, AbstractProximalPenalty):
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return v where |v| > √(2·step_size·strength), 0 elsewhere."""
+        v = real_array("v", v)
         return hard_threshold(v, step_times(step_size, self.strength, v))
 
     def support(self, code: Code) -> Mask:
-        """Return which coefficients are not zero, or not penalised."""
-        return (jnp.asarray(code) != 0) | (self.strength == 0)
-
-
-class Cauchy(AbstractValuedPenalty, AbstractProximalPenalty):
-    """The negative logarithm of a Cauchy density: Σ strength·ln(1 + (zᵢ/scale)²).
-
-    Smooth everywhere and not convex. Its operator jumps, and so makes gaps in the code, only where
-    step_size·strength/scale² > 4; it sets nothing exactly to zero.
-
-    Attributes:
-        strength: ≥ 0, of any shape that broadcasts against the code.
-        scale: > 0, likewise, in the unit of the code.
-
-    Raises:
-        ValueError: at construction, if a concrete strength is negative or a concrete scale not positive.
-
-    Reference:
-        Olshausen & Field (1996), Emergence of simple-cell receptive field properties, S(x) = ln(1 + x²).
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> penalty = Cauchy(1.0, scale=2.0)
-        >>> prox = jax.jit(lambda code: penalty.prox(code, 2.0))
-        >>> [round(u, 4) for u in prox(jnp.array([20.0, 0.0])).tolist()]
-        [19.8, 0.0]
-        >>> round(float(penalty.value(jnp.array([2.0, 0.0]))), 4)  # ln 2
-        0.6931
-    """
-
-    strength: Float[Array, "..."] = eqx.field(converter=nonnegative("strength"))
-    scale: Float[Array, "..."] = eqx.field(converter=positive("scale"))
-    is_smooth: ClassVar[bool] = True
-    is_separable: ClassVar[bool] = True
-
-    def value(self, code: Code) -> Scalar:
-        """Return Σ strength·ln(1 + (codeᵢ/scale)²)."""
-        code, strength, scale = as_code(code, self.strength, self.scale)
-        return jnp.sum(strength * jnp.log1p((code / scale) ** 2))
-
-    def prox(self, v: Code, step_size: Step) -> Result:
-        """Return the global argmin_u ½‖u − v‖² + step_size·Σ strength·ln(1 + (uᵢ/scale)²)."""
-        t = step_times(step_size, self.strength, v)
-        v, scale = as_code(v, self.scale)
-        return scale * cauchy_threshold(v / scale, t / scale / scale)
+        """Return which coefficients are not zero, or not penalized."""
+        return (real_array("code", code) != 0) | (self.strength == 0)
 
 
 class Log(AbstractProximalPenalty):
@@ -261,71 +278,15 @@ class Log(AbstractProximalPenalty):
 
     def prox(self, v: Code, step_size: Step) -> Result:
         """Return the larger stationary point of ½(u − v)² + step_size·strength·ln|u|, or 0 without one."""
+        v = real_array("v", v)
         return log_threshold(v, step_times(step_size, self.strength, v))
 
     def gradient(self, code: Code) -> Result:
         """Return strength/codeᵢ, and 0 at zero."""
-        code, strength = as_code(code, self.strength)
+        code = real_array("code", code)
+        strength = self.strength.astype(code.dtype)
         return jnp.where(code == 0, 0, strength / jnp.where(code == 0, 1, code))
 
     def support(self, code: Code) -> Mask:
-        """Return which coefficients are not zero, or not penalised."""
-        return (jnp.asarray(code) != 0) | (self.strength == 0)
-
-
-class SmoothL1(AbstractValuedPenalty):
-    """Magnitudes rounded at zero: Σ strength·√(zᵢ² + epsilon). Not Huber's function.
-
-    Attributes:
-        strength: ≥ 0, of any shape that broadcasts against the code.
-        epsilon: > 0, likewise, in the squared unit of the code.
-
-    Raises:
-        ValueError: at construction, if a concrete strength is negative or a concrete epsilon not positive.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(SmoothL1(0.5, epsilon=9.0).value(jnp.array([4.0, 0.0])))
-        4.0
-    """
-
-    strength: Float[Array, "..."] = eqx.field(converter=nonnegative("strength"))
-    epsilon: Float[Array, "..."] = eqx.field(converter=positive("epsilon"))
-    is_smooth: ClassVar[bool] = True
-    is_separable: ClassVar[bool] = True
-
-    def value(self, code: Code) -> Scalar:
-        """Return Σ strength·√(codeᵢ² + epsilon)."""
-        code, strength, epsilon = as_code(code, self.strength, self.epsilon)
-        return jnp.sum(strength * jnp.sqrt(code**2 + epsilon))
-
-
-class Gaussian(AbstractValuedPenalty):
-    """An inverted Gaussian bell: Σ strength·(1 − exp(−(zᵢ/scale)²)).
-
-    Attributes:
-        strength: ≥ 0, of any shape that broadcasts against the code.
-        scale: > 0, likewise, in the unit of the code.
-
-    Raises:
-        ValueError: at construction, if a concrete strength is negative or a concrete scale not positive.
-
-    Reference:
-        Olshausen & Field (1996), Emergence of simple-cell receptive field properties, S(x) = −exp(−x²),
-        here plus 1 so that it is 0 at 0.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(Gaussian(2.0, scale=1.0).value(jnp.array([0.0, 100.0])))
-        2.0
-    """
-
-    strength: Float[Array, "..."] = eqx.field(converter=nonnegative("strength"))
-    scale: Float[Array, "..."] = eqx.field(converter=positive("scale"))
-    is_smooth: ClassVar[bool] = True
-    is_separable: ClassVar[bool] = True
-
-    def value(self, code: Code) -> Scalar:
-        """Return Σ strength·(1 − exp(−(codeᵢ/scale)²))."""
-        code, strength, scale = as_code(code, self.strength, self.scale)
-        return jnp.sum(-strength * jnp.expm1(-((code / scale) ** 2)))
+        """Return which coefficients are not zero, or not penalized."""
+        return (real_array("code", code) != 0) | (self.strength == 0)

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from neurojax._checks import check_nonnegative, check_real
-from neurojax.penalties._cauchy import cauchy_root
-from neurojax.penalties._compensated import accurate_sum, power_of_two_near, square_terms
+from .._arrays import real_array
+from .._checks import check_nonnegative
+from .._compensated import accurate_sum, power_of_two_near, square_terms
+from ._cauchy import cauchy_root
+from ._strengths import real_number
 
 __all__ = [
     "cauchy_threshold",
@@ -24,9 +26,8 @@ Threshold: TypeAlias = Real[ArrayLike, "*#shape"]
 
 def _arguments(v: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     """Return ``v`` and ``t``, checked, as arrays of one shape and of the dtype of ``v``."""
-    check_real("v", v)
+    v, t = real_array("v", v), real_number("t", t)
     check_nonnegative("t", t)
-    v = jnp.asarray(v)
     v, t = jnp.broadcast_arrays(v, jnp.asarray(t, v.dtype))
     return v, t
 
@@ -39,10 +40,10 @@ def soft_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         t: threshold ≥ 0, in the unit of v; broadcast against v and cast to its dtype.
 
     Returns:
-        The minimiser, in the dtype of v and the common shape of v and t.
+        The minimizer, in the dtype of v and the common shape of v and t.
 
     Raises:
-        ValueError: if v does not hold real numbers or a concrete t is negative or NaN.
+        ValueError: if v or t does not hold real numbers or a concrete t is negative or NaN.
 
     Gradient:
         du/dv = 1 and du/dt = −sign(v) where |v| > t, both 0 where |v| ≤ t; for t = 0, du/dv = 1 at v = 0 too.
@@ -67,10 +68,10 @@ def nonnegative_soft_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         t: threshold ≥ 0, in the unit of v; broadcast against v and cast to its dtype.
 
     Returns:
-        The minimiser, ≥ 0, in the dtype of v and the common shape of v and t.
+        The minimizer, ≥ 0, in the dtype of v and the common shape of v and t.
 
     Raises:
-        ValueError: if v does not hold real numbers or a concrete t is negative or NaN.
+        ValueError: if v or t does not hold real numbers or a concrete t is negative or NaN.
 
     Gradient:
         du/dv = 1 and du/dt = −1 where v > t, both 0 elsewhere.
@@ -95,10 +96,10 @@ def hard_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
             its dtype.
 
     Returns:
-        The minimiser, in the dtype of v and the common shape of v and t; 0 at the tie |v| = √(2t).
+        The minimizer, in the dtype of v and the common shape of v and t; 0 at the tie |v| = √(2t).
 
     Raises:
-        ValueError: if v does not hold real numbers or a concrete t is negative or NaN.
+        ValueError: if v or t does not hold real numbers or a concrete t is negative or NaN.
 
     Gradient:
         du/dv = 1 where |v| > √(2t), 0 elsewhere; du/dt = 0. The jump contributes nothing. For t = 0,
@@ -121,7 +122,7 @@ def hard_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
 def cauchy_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
     """Shrink small numbers and keep large ones: argmin_u ½(u − v)² + t·ln(1 + u²).
 
-    The global minimiser for every v and t, a root of (u − v)(1 + u²) + 2tu = 0. For t ≤ 4 it is continuous
+    The global minimizer for every v and t, a root of (u − v)(1 + u²) + 2tu = 0. For t ≤ 4 it is continuous
     in v; for t > 4 it jumps where two minima tie. Nothing becomes exactly zero: ln(1 + u²) is smooth there.
 
     Args:
@@ -129,10 +130,10 @@ def cauchy_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         t: strength ≥ 0; broadcast against v and cast to its dtype.
 
     Returns:
-        The minimiser, in the dtype of v and the common shape of v and t; the smaller one at a tie.
+        The minimizer, in the dtype of v and the common shape of v and t; the smaller one at a tie.
 
     Raises:
-        ValueError: if v does not hold real numbers or a concrete t is negative or NaN.
+        ValueError: if v or t does not hold real numbers or a concrete t is negative or NaN.
 
     Gradient:
         du/dv = 1/(1 + t·S″(u)) and du/dt = −S′(u)/(1 + t·S″(u)) with S(u) = ln(1 + u²), on the branch taken.
@@ -156,7 +157,7 @@ def log_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
     """Cut small numbers and keep large ones: the outer stationary branch of ½(u − v)² + t·ln|u|.
 
     u = (v + sign(v)·√(v² − 4t))/2 where |v| ≥ 2√t, 0 elsewhere. ln|u| has no minimum at 0, so this is no
-    minimiser: it is the larger root of u(u − v) + t = 0 where there is one. It jumps by √t at |v| = 2√t.
+    minimizer: it is the larger root of u(u − v) + t = 0 where there is one. It jumps by √t at |v| = 2√t.
 
     Args:
         v: real numbers of any shape.
@@ -166,7 +167,7 @@ def log_threshold(v: Input, t: Threshold) -> Float[Array, "..."]:
         The thresholded numbers, in the dtype of v and the common shape of v and t.
 
     Raises:
-        ValueError: if v does not hold real numbers or a concrete t is negative or NaN.
+        ValueError: if v or t does not hold real numbers or a concrete t is negative or NaN.
 
     Gradient:
         du/dv = u²/(u² − t) and du/dt = −u/(u² − t) outside, 0 inside. At |v| = 2√t the slope is infinite:

@@ -2,7 +2,7 @@
 
 Arrays may be NumPy's or JAX's. Without an Axes each function makes a new figure with pyplot and draws
 there; nothing is shown, saved or changed globally. Signed filters and codes are drawn on scales that are
-symmetric about 0, so that mid-grey (or white) is always zero.
+symmetric about 0, so that mid-gray (or white) is always zero.
 
 Example:
     >>> import numpy as np

@@ -1,4 +1,4 @@
-"""What autoencoders have learned: spectra, the plane of codes, and sheets of decoded images."""
+"""Pictures of autoencoders: spectra, the plane of codes, and sheets of decoded images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,8 +8,9 @@ from jaxtyping import Int, Num
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from .._arrays import whole_array
 from .._checks import check_rank, check_shape, check_size
-from ._canvas import COLOURS, STYLES, AnyArray, draw_sheet, new_axes, tidy
+from ._canvas import COLOURS, STYLES, AnyArray, draw_sheet, new_axes, numbers, tidy
 
 __all__ = ["latent_scatter", "manifold", "spectrum"]
 
@@ -79,10 +80,10 @@ def latent_scatter(
         ValueError: for codes that are not two columns, labels that do not match them, are negative, or have
             no name, and for no samples.
     """
-    check_rank("codes", codes, "samples coordinates")
+    codes = numbers("codes", codes, "samples coordinates")
     check_size("codes", codes, 1, 2, "coordinates")
     check_shape("labels", labels, np.shape(codes)[:1], "one for each code")
-    points, classes = np.asarray(codes), np.asarray(labels)
+    points, classes = codes, np.asarray(whole_array("labels", labels))
     if len(points) == 0:
         raise ValueError("codes: expected at least one sample, got none.")
     if classes.min() < 0 or (names is not None and classes.max() >= len(names)):
@@ -125,14 +126,14 @@ def manifold(
     Raises:
         ValueError: for no images, images that are neither grey nor in colour, and limits that do not rise.
     """
-    has_colour = np.ndim(images) == 5
+    values = numbers("images", images)
+    has_colour = values.ndim == 5
     axes = "rows columns height width"
     check_rank("images", images, f"{axes} colours" if has_colour else axes)
     if has_colour:
         check_size("images", images, 4, 3, "colours")
     if not limits[0] < limits[1]:
         raise ValueError(f"limits: expected the value of black below that of white, got {limits}.")
-    values = np.asarray(images)
     if values.size == 0:
         raise ValueError(
             f"images: expected at least one image, of at least one pixel, got shape {values.shape}."
@@ -145,7 +146,7 @@ def manifold(
 
 
 def _mean_spectrum(name: str, values) -> np.ndarray:
-    values = np.asarray(values, float)
+    values = numbers(name, values).astype(float)
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(
             f"{name}: expected shape (directions,) or (samples, directions), neither 0, got {values.shape}."

@@ -1,4 +1,4 @@
-"""What all pictures share: axes, colours, and sheets of small images."""
+"""Foundations of all pictures: axes, colors, and sheets of small images."""
 
 import math
 
@@ -8,7 +8,8 @@ from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from .._checks import check_at_least, check_rank
+from .._arrays import host_array
+from .._checks import check_at_least
 
 __all__ = [
     "ACCENT",
@@ -22,6 +23,7 @@ __all__ = [
     "check_scale",
     "draw_sheet",
     "new_axes",
+    "numbers",
     "peaks",
     "square_columns",
     "tidy",
@@ -42,6 +44,16 @@ def new_axes(ax: Axes | None, figsize=(6, 4)) -> Axes:
     if ax is not None:
         return ax
     return plt.subplots(figsize=figsize, layout="constrained")[1]
+
+
+def numbers(name: str, value, axes: str | None = None) -> np.ndarray:
+    """Return real numbers as a NumPy array, in single precision at least, as matplotlib wants them.
+
+    Raises:
+        ValueError: as `neurojax._arrays.host_array`, for masked arrays and what is no number.
+    """
+    array = host_array(name, value, axes)
+    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
 
 def tidy(ax: Axes, xlabel: str, ylabel: str) -> Axes:
@@ -66,8 +78,7 @@ def check_patches(name: str, rows, patch_shape: PatchShape, *, is_grey: bool = F
     Returns:
         Shape (patches, rows, columns) or (patches, rows, columns, 3).
     """
-    check_rank(name, rows, f"{name} features")
-    values = np.asarray(rows)
+    values = numbers(name, rows, f"{name} features")
     if len(patch_shape) < 2 or tuple(patch_shape[2:]) not in ([()] if is_grey else [(), (3,)]):
         colour = "" if is_grey else ", or (rows, columns, 3) for colour"
         raise ValueError(f"patch_shape: expected (rows, columns){colour}, got {patch_shape}.")

@@ -5,7 +5,7 @@ from jaxtyping import Num
 from matplotlib.axes import Axes
 
 from .._checks import check_at_least, check_positive, check_rank, check_size
-from ._canvas import ACCENT, COLOURS, FAINT, INK, AnyArray, new_axes, tidy
+from ._canvas import ACCENT, COLOURS, FAINT, INK, AnyArray, new_axes, numbers, tidy
 
 __all__ = ["active_units", "code_histogram", "code_raster", "code_stem", "unit_activity"]
 
@@ -61,9 +61,8 @@ def code_stem(
     Raises:
         ValueError: for codes that are not vectors of one length.
     """
-    check_rank("code", code, "units")
-    values = np.asarray(code)
-    other = None if reference is None else np.asarray(reference)
+    values = numbers("code", code, "units")
+    other = None if reference is None else numbers("reference", reference)
     if other is not None:
         check_rank("reference", other, "units")
         check_size("reference", other, 0, len(values), "units, as in code,")
@@ -185,8 +184,7 @@ def unit_activity(codes: Num[AnyArray, "samples units"], ax: Axes | None = None)
 
 
 def _matrix(name, codes) -> np.ndarray:
-    check_rank(name, codes, "samples units")
-    values = np.asarray(codes)
+    values = numbers(name, codes, "samples units")
     if values.size == 0:
         raise ValueError(f"{name}: expected at least one sample and one unit, got shape {values.shape}.")
     return values

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Num
 from matplotlib.axes import Axes
 
-from .._checks import check_at_least, check_rank, check_size
-from ._canvas import ACCENT, COLOURS, FAINT, INK, STYLES, AnyArray, new_axes, tidy
+from .._checks import check_at_least, check_size
+from ._canvas import ACCENT, COLOURS, FAINT, INK, STYLES, AnyArray, new_axes, numbers, tidy
 
 __all__ = ["history", "lca_trajectories", "penalties", "thresholds"]
 
@@ -146,8 +146,7 @@ def lca_trajectories(
     Raises:
         ValueError: for values that are not one row for each time, and for no times.
     """
-    check_rank("values", values, "times units")
-    times, traces = np.asarray(time), np.asarray(values)
+    times, traces = numbers("time", time), numbers("values", values, "times units")
     check_size("values", traces, 0, len(times), "rows, one for each time,")
     if len(times) == 0:
         raise ValueError("time: expected at least one time, got none.")
@@ -171,15 +170,15 @@ def lca_trajectories(
 
 
 def _checked(name, x, curves):
-    check_rank(name, x, "points")
+    numbers(name, x, "points")
     for label, values in curves.items():
         if np.shape(values) != np.shape(x):
             raise ValueError(f"curves[{label!r}]: expected shape {np.shape(x)}, got {np.shape(values)}.")
-    return {label: np.asarray(values) for label, values in curves.items()}
+    return {label: numbers(f"curves[{label!r}]", values) for label, values in curves.items()}
 
 
 def _series(name, steps, values):
-    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    steps, values = numbers("step", steps).astype(float), numbers(name, values).astype(float)
     if steps.ndim != 1 or steps.shape != values.shape or len(steps) == 0:
         raise ValueError(
             f"{name}: expected as many values as steps, at least one, got {steps.shape} and {values.shape}."

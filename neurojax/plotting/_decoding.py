@@ -1,4 +1,4 @@
-"""What decoders of angles say, against what was shown."""
+"""Pictures of decoded angles, against those shown."""
 
 import numpy as np
 from jaxtyping import Num
@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 
 from .._checks import check_at_least, check_positive, check_rank, check_shape, check_size
-from ._canvas import ACCENT, COLOURS, FAINT, INK, AnyArray, new_axes, tidy
+from ._canvas import ACCENT, COLOURS, FAINT, INK, AnyArray, new_axes, numbers, tidy
 from ._degrees import angle_ticks, check_angles, degrees, difference, legend_below, matrix, points, wrap
 
 __all__ = ["confusion", "decoded_against_true", "decoded_on_circle", "error_against_angle", "error_histogram"]
@@ -280,7 +280,7 @@ def confusion(
 
 def _edges(edges, period_degrees) -> np.ndarray:
     check_rank("bin_edges_degrees", edges, "edges")
-    edges = np.asarray(edges, float)
+    edges = numbers("bin_edges_degrees", edges).astype(float)
     widths = np.diff(edges)
     if len(widths) == 0 or not np.all(widths > 0) or not np.isclose(np.sum(widths), period_degrees):
         raise ValueError(
@@ -290,8 +290,7 @@ def _edges(edges, period_degrees) -> np.ndarray:
 
 
 def _sizes(name, errors, period_degrees) -> np.ndarray:
-    check_rank(name, errors, "trials")
-    sizes = np.abs(np.asarray(errors, float))
+    sizes = np.abs(numbers(name, errors, "trials").astype(float))
     sizes = sizes[~np.isnan(sizes)]
     if len(sizes) == 0:
         raise ValueError(f"{name}: expected at least one number, got none.")

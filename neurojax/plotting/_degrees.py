@@ -1,11 +1,12 @@
-"""What pictures of angles share: ticks in degrees, also over what is sorted by angle, legends, checks."""
+"""Axes of angles: ticks in degrees, also over what is sorted by angle, legends, checks."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from .._checks import check_rank, check_shape
+from .._checks import check_shape
+from ._canvas import numbers
 
 __all__ = [
     "angle_ticks",
@@ -58,7 +59,9 @@ def rank_ticks(axis: Axis, ordered) -> None:
     multiples = np.arange(np.ceil((ordered[0] - slack) / step), np.floor((ordered[-1] + slack) / step) + 1)
     angles = step * multiples
     sides = [np.searchsorted(ordered, angles, side) for side in ("left", "right")]
-    axis.set_ticks((sides[0] + sides[1]) / 2 - 0.5, [degrees(angle) for angle in angles])
+    # Among few columns several round angles may lie at one place, where the labels would cover each other.
+    places, first = np.unique((sides[0] + sides[1]) / 2 - 0.5, return_index=True)
+    axis.set_ticks(places, [degrees(angle) for angle in angles[first]])
 
 
 def robust_limit(values, percentile: float = 99.0) -> float:
@@ -69,8 +72,7 @@ def robust_limit(values, percentile: float = 99.0) -> float:
 
 def matrix(name: str, values, axes: str) -> np.ndarray:
     """Return a matrix that is not empty, or raise ``ValueError``."""
-    check_rank(name, values, axes)
-    values = np.asarray(values)
+    values = numbers(name, values, axes)
     if values.size == 0:
         raise ValueError(f"{name}: expected at least one row and one column, got shape {values.shape}.")
     return values
@@ -89,11 +91,11 @@ def points(x, y) -> tuple[np.ndarray, np.ndarray]:
 
 def check_angles(name: str, angles, other_name: str, other) -> tuple[np.ndarray, np.ndarray]:
     """Return two vectors of one length ≥ 1, or raise ``ValueError``."""
-    check_rank(name, angles, "trials")
+    angles, other = numbers(name, angles, "trials"), numbers(other_name, other)
     check_shape(other_name, other, np.shape(angles), f"that of {name}")
     if len(angles) == 0:
         raise ValueError(f"{name}: expected at least one trial, got none.")
-    return np.asarray(angles, float), np.asarray(other, float)
+    return angles.astype(float), other.astype(float)
 
 
 def _step(span_degrees):

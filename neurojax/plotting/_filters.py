@@ -16,6 +16,7 @@ from ._canvas import (
     check_scale,
     draw_sheet,
     new_axes,
+    numbers,
     peaks,
     square_columns,
     tidy,
@@ -33,12 +34,12 @@ def atom_grid(
     n_columns: int | None = None,
     cmap: str = "gray",
 ) -> Axes:
-    """Draw atoms as a sheet of small images, zero in mid-grey.
+    """Draw atoms as a sheet of small images, zero in mid-gray.
 
     Args:
         atoms: one flattened patch (row-major) a row.
         patch_shape: rows and columns of a patch, in pixels; (rows, columns, 3) for patches in red, green and
-            blue, all three on one scale: what is 0 in all is mid-grey.
+            blue, all three on one scale: what is 0 in all is mid-gray.
         ax: where to draw; ``None`` makes a new figure.
         scale: ``"each"`` divides every atom by its own largest absolute value; ``"common"`` draws all on
             one scale, ± the largest absolute value of all.
@@ -127,7 +128,8 @@ def orientation_frequency(
     Returns:
         The Axes.
     """
-    radius, angle = np.asarray(frequency), np.deg2rad(np.asarray(orientation))
+    radius = numbers("frequency", frequency)
+    angle = np.deg2rad(numbers("orientation", orientation))
     check_size("frequency", radius, 0, len(angle), "numbers, one for each orientation,")
     largest = np.max(radius[np.isfinite(radius)], initial=0.0)
     limit = limit or max(0.1, float(np.ceil(largest * 10 - 1e-6) / 10))
@@ -162,7 +164,7 @@ def gabor_shapes(n_x: Num[AnyArray, " atoms"], n_y: Num[AnyArray, " atoms"], ax:
     Reference:
         Ringach 2002, J. Neurophysiol. 88, 455-463, fig. 6.
     """
-    across, along = np.asarray(n_x), np.asarray(n_y)
+    across, along = numbers("n_x", n_x), numbers("n_y", n_y)
     check_size("n_y", along, 0, len(across), "numbers, one for each n_x,")
     ax = new_axes(ax, (4.5, 4.5))
     finite = np.concatenate([across, along, [0.9]])

@@ -14,6 +14,7 @@ from ._canvas import (
     check_scale,
     draw_sheet,
     new_axes,
+    numbers,
     peaks,
     square_columns,
 )
@@ -61,7 +62,7 @@ def image_sheet(
         check_rank(f"images[{i}]", image, "rows columns colours" if has_colour else "rows columns")
         if has_colour:
             check_size(f"images[{i}]", image, 2, 3, "colours")
-    values = [np.asarray(image, float) for image in images]
+    values = [numbers(f"images[{i}]", image).astype(float) for i, image in enumerate(images)]
     if scale == "each":
         values = [_stretched(value, *_ends(value, saturated)) for value in values]
         limits = (0.0, 1.0)
@@ -93,7 +94,7 @@ def reconstructions(
             blue, all three on one scale.
         ax: where to draw; ``None`` makes a new figure.
         n_columns: pairs side by side.
-        is_signed: whether zero is mid-grey and the scale ± the largest absolute value; otherwise zero is
+        is_signed: whether zero is mid-gray and the scale ± the largest absolute value; otherwise zero is
             black. ``None`` asks whether any original is negative.
 
     Returns:

@@ -72,8 +72,9 @@ def hourglass(
 ) -> Axes:
     """Draw an autoencoder: its layers as columns of nodes from input to output, and their connections.
 
-    The largest layer is drawn with at most ``n_drawn`` nodes, the others with fewer by the logarithms of
-    their sizes; three dots stand for the rest, and the size is written below. The code has another colour.
+    The largest layer is drawn with at most ``n_drawn`` nodes, the others with fewer in proportion to their
+    sizes (but at least four, or all they have), so that the drawing is an hourglass where the code is a
+    bottleneck; three dots stand for the rest, and the size is written below. The code has another color.
 
     Args:
         layer_sizes: nodes of the input, of each hidden layer, and of the output, each ≥ 1; three or more.
@@ -117,8 +118,7 @@ def hourglass(
 
 def _column(layer: int, size: int, largest: int, n_drawn: int) -> tuple[list, list]:
     """Return the points of a layer's nodes and of its dots, one spacing for all layers of a picture."""
-    share = np.log(size + 1) / np.log(largest + 1)
-    n_places = min(size, max(4, round(n_drawn * share)))
+    n_places = min(size, max(4, round(n_drawn * size / largest)))
     half = (n_places - 1) / (n_drawn - 1)
     # From the top down, so that the dots and the last node are at the bottom.
     nodes, dots = _places(size, n_places)

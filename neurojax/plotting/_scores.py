@@ -7,7 +7,7 @@ from jaxtyping import Num
 from matplotlib.axes import Axes
 
 from .._checks import check_positive, check_shape
-from ._canvas import COLOURS, INK, STYLES, AnyArray, new_axes, tidy
+from ._canvas import COLOURS, INK, STYLES, AnyArray, new_axes, numbers, tidy
 
 __all__ = ["regularization_path", "score_comparison"]
 
@@ -20,6 +20,7 @@ def score_comparison(
     *,
     chance: float | int | None = None,
     quantity: str = "fraction correct",
+    is_log: bool = False,
 ) -> Axes:
     """Draw a score of each model with its standard error, the first on top, and write both beside it.
 
@@ -30,19 +31,25 @@ def score_comparison(
         ax: where to draw; ``None`` makes a new figure.
         chance: the score of knowing nothing, drawn as a dashed line.
         quantity: what is drawn, for the axis, with its unit.
+        is_log: whether the axis is logarithmic, so that errors of 4° and 7° differ beside one of 90°.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: for lengths that differ, no models, and negative standard errors.
+        ValueError: for lengths that differ, no models, negative standard errors, and a score or chance that
+            is not positive on a logarithmic axis.
     """
-    scores, errors = np.asarray(values, float), np.asarray(standard_errors, float)
+    scores = numbers("values", values).astype(float)
+    errors = numbers("standard_errors", standard_errors).astype(float)
     if len(names) == 0:
         raise ValueError("names: expected at least one model, got none.")
     check_shape("values", scores, (len(names),), "one for each name")
     check_shape("standard_errors", errors, (len(names),), "one for each name")
     _check_errors(errors)
+    if is_log:
+        check_positive("values", scores[~np.isnan(scores)])
+        check_positive("chance", 1 if chance is None else chance)
     ax = new_axes(ax, (7, 0.38 * len(names) + 1.2))
     places = np.arange(len(names))
     ax.errorbar(scores, places, xerr=errors, fmt="o", color=COLOURS[0], ms=6, lw=1.6, capsize=3)
@@ -55,6 +62,8 @@ def score_comparison(
         ax.annotate(_number(score, error), (1, place), va="center", fontsize=9, color=INK, **beside)
     ax.set_yticks(places, list(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
+    if is_log:
+        _log_axis(ax, scores, errors, chance)
     has_errors = bool(np.any(np.isfinite(errors)))
     return tidy(ax, f"{quantity}, ± standard error" if has_errors else quantity, "")
 
@@ -89,16 +98,16 @@ def regularization_path(
         ValueError: for shapes that do not match, no strengths, a strength that is not positive (0 has no
             place on the axis), and negative standard errors.
     """
-    strengths = np.asarray(strengths, float)
+    strengths = numbers("strengths", strengths).astype(float)
     if strengths.ndim != 1 or len(strengths) == 0:
         raise ValueError(f"strengths: expected at least one, on one axis, got shape {strengths.shape}.")
     check_positive("strengths", strengths)
-    curves = np.atleast_2d(np.asarray(values, float))
+    curves = np.atleast_2d(numbers("values", values).astype(float))
     check_shape("values", curves, (len(curves), len(strengths)), "a number for each strength")
     errors = None
     if standard_errors is not None:
         check_shape("standard_errors", standard_errors, np.shape(values), "that of values")
-        errors = np.atleast_2d(np.asarray(standard_errors, float))
+        errors = np.atleast_2d(numbers("standard_errors", standard_errors).astype(float))
         _check_errors(errors)
     if labels is not None and len(labels) != len(curves):
         raise ValueError(f"labels: expected {len(curves)}, one for each curve, got {len(labels)}.")
@@ -118,6 +127,20 @@ def regularization_path(
     if labels is not None:
         ax.legend(frameon=False)
     return tidy(ax, strength, quantity if errors is None else f"{quantity}, ± standard error")
+
+
+def _log_axis(ax: Axes, scores, errors, chance: float | int | None) -> None:
+    """Make the horizontal axis logarithmic over what is drawn, with ticks at 1, 2 and 5 times 10ⁿ."""
+    lowest = np.where(scores > 2 * errors, scores - errors, scores / 2)  # NaN compares as false
+    drawn = np.concatenate([lowest, np.fmax(scores, scores + errors), [] if chance is None else [chance]])
+    low, high = np.nanmin(drawn) / 1.15, np.nanmax(drawn) * 1.15
+    ax.set_xscale("log", nonpositive="clip")
+    ax.set_xlim(low, high)
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
+    ticks = np.ravel(np.outer(10.0**decades, [1, 2, 5]))
+    ticks = ticks[(ticks >= low) & (ticks <= high)]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 def _number(score: float, error: float) -> str:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from .._checks import check_at_least, check_positive, check_rank, check_shape
-from ._canvas import AnyArray, check_scale, draw_sheet, new_axes, peaks
+from ._canvas import AnyArray, check_scale, draw_sheet, new_axes, numbers, peaks
 from ._degrees import matrix, rank_ticks, robust_limit
 
 __all__ = ["filter_pairs", "weight_matrix"]
@@ -24,7 +24,7 @@ def weight_matrix(
 ) -> Axes:
     """Draw weights as an image: red above zero, blue below, white at zero.
 
-    Of more columns than ``most_columns`` groups of neighbours are drawn by their means, as the colour bar
+    Of more columns than ``most_columns`` groups of neighbors are drawn by their means, as the colour bar
     then says; such means of weights of both signs are smaller than the weights.
 
     Args:
@@ -53,7 +53,7 @@ def weight_matrix(
         order = np.argsort(np.asarray(preferred_degrees), kind="stable")
         values, ordered = values[:, order], np.asarray(preferred_degrees)[order]
     width = -(-n_columns // most_columns)
-    values = _means_of_neighbours(values, -(-n_columns // width))
+    values = _means_of_neighbors(values, -(-n_columns // width))
     limit = robust_limit(values) if limit is None else limit
     check_positive("limit", limit)
     ax = new_axes(ax, (8, 3.5))
@@ -61,7 +61,7 @@ def weight_matrix(
     extent = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
     picture = ax.imshow(values, aspect="auto", extent=extent, **kind)
     bar = ax.figure.colorbar(picture, ax=ax, extend="both", pad=0.02)
-    bar.set_label("weight" if width == 1 else f"weight, mean of {width} neighbours")
+    bar.set_label("weight" if width == 1 else f"weight, mean of {width} neighbors")
     bar.outline.set_visible(False)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -81,7 +81,7 @@ def filter_pairs(
     labels: tuple[str, str] = ("before", "after"),
     cmap: str = "gray",
 ) -> Axes:
-    """Draw filters before training, and below each what it has become; zero is mid-grey.
+    """Draw filters before training, and below each what it has become; zero is mid-gray.
 
     Args:
         before: the filters.
@@ -101,7 +101,7 @@ def filter_pairs(
     check_scale(scale)
     check_rank("before", before, "filters rows columns")
     check_shape("after", after, np.shape(before), "that of before")
-    images = np.concatenate([np.asarray(before), np.asarray(after)])
+    images = np.concatenate([numbers("before", before), numbers("after", after)])
     if images.size == 0:
         raise ValueError(f"before: expected at least one filter of one pixel, got shape {np.shape(before)}.")
     limit = 1.0 if scale == "each" else float(np.max(np.abs(images))) or 1.0
@@ -115,7 +115,7 @@ def filter_pairs(
     return ax
 
 
-def _means_of_neighbours(values: np.ndarray, n_groups: int) -> np.ndarray:
+def _means_of_neighbors(values: np.ndarray, n_groups: int) -> np.ndarray:
     """Return the means of groups of neighbouring columns, whose sizes differ by one at most."""
     edges = np.arange(n_groups + 1) * values.shape[1] // n_groups
     return np.add.reduceat(values, edges[:-1], axis=1, dtype=float) / np.diff(edges)

@@ -22,6 +22,7 @@ from ._statistics import (
     frequency_bandwidth,
     gabor_share,
     gabor_summary,
+    is_gabor_like,
     orientation_bandwidth,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "gabor_batch",
     "gabor_share",
     "gabor_summary",
+    "is_gabor_like",
     "orientation_bandwidth",
 ]

@@ -5,12 +5,15 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_at_least, check_rank, check_real, check_size
-from ..convergence import iterate
+from .._arrays import real_array
+from .._checks import check_at_least, check_size
+from .._precision import at_least_single
+from .._rows import hypot
+from ..convergence import Detached, iterate
+from ._errors import standard_errors
 from ._gabor import Gabor, Shape, pixel_grid, quadrature_pair
 from ._projection import LevenbergMarquardt, Projection, bounds, project, solve_pair
 
@@ -26,16 +29,25 @@ class GaborFit(eqx.Module):
             has no offset it can be negative, where an atom is little but an offset.
         status: a `neurojax.convergence.Status` as int32, of the start that won.
         n_steps: the steps which that start took.
+        standard_errors: the standard error of each parameter, in its unit: √diag(σ²(JᵀJ)⁻¹), J the derivative
+            of the pixels of g in the eight parameters and σ² = Σ(atom − g)²/(pixels − 8). This is the
+            Gauss-Newton curvature of the fit; it holds for an atom that is a Gabor function and independent
+            noise of one variance. A learned atom's misfit is not such noise: there it says how sharply the
+            atom determines a parameter. A parameter at one of the fit's bounds is held there: its own error
+            is NaN, and those of the others are conditional on it (and pixels − 7 stands for pixels − 8). NaN
+            too where nothing determines a parameter, as the phase of an atom of zeros. ``None`` in a fit
+            that was put together by hand.
     """
 
     gabor: Gabor
     r_squared: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
     n_steps: Int[Array, "*batch"]
+    standard_errors: Gabor | None = None
 
 
 def fit_gabor(
-    atom: Float[Array, "rows columns"] | Float[np.ndarray, "rows columns"],
+    atom: Float[ArrayLike, "rows columns"],
     *,
     n_starts: int = 6,
     tol: float = 1e-3,
@@ -43,7 +55,7 @@ def fit_gabor(
 ) -> GaborFit:
     """Fit a Gabor function to one atom by least squares, from several starts; ``jit`` it for speed.
 
-    Minimises Σ(atom − g)². Amplitude and phase enter linearly and are eliminated in closed form (variable
+    Minimizes Σ(atom − g)². Amplitude and phase enter linearly and are eliminated in closed form (variable
     projection); Levenberg-Marquardt steps find the other six parameters, within bounds: the centre in the
     patch, 1/(4 · longer side) ≤ frequency ≤ 0.5 cycles per pixel, 0.5 pixels ≤ widths ≤ longer side. The
     starts are the best matches in a bank of Gabor functions at all places, orientations and frequencies,
@@ -51,7 +63,8 @@ def fit_gabor(
     frequencies: it ends at the lowest, which says no more than that it is low-pass.
 
     Args:
-        atom: one filter, at least 4 × 4 pixels; batch with ``jax.vmap``, or use `fit_gabor_batch`.
+        atom: one filter, at least 4 × 4 pixels, in any unit; half precision is fitted in float32. Batch with
+            ``jax.vmap``, or use `fit_gabor_batch`.
         n_starts: how many starts, 1 to 40.
         tol: a start has converged when one projected gradient step, scaled by the curvature, would move
             no parameter (pixels, radians, log frequency, log widths) by more than this; > 0.
@@ -67,7 +80,8 @@ def fit_gabor(
     Gradient:
         The six parameters that are found by iteration are constants; amplitude, phase and R² are
         differentiated with respect to the atom as functions of it at those constants. As R² is at a
-        maximum in the six, its derivative is the true one (the envelope theorem).
+        maximum in the six, its derivative is the true one (the envelope theorem). Standard errors are
+        constants.
 
     Reference:
         Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413-432 (variable projection).
@@ -80,30 +94,31 @@ def fit_gabor(
         >>> round(float(fit.gabor.orientation), 2), round(float(fit.r_squared), 3)
         (30.0, 1.0)
     """
-    check_rank("atom", atom, "rows columns")
-    check_real("atom", atom)
-    patch_shape = _check_patch_shape("atom", np.shape(atom))
+    atom = at_least_single(real_array("atom", atom, "rows columns"))
+    patch_shape = _check_patch_shape("atom", atom.shape)
     _check_starts(n_starts)
-    values = jnp.asarray(atom).reshape(-1)
+    values = atom.reshape(-1)
     size = lax.stop_gradient(_size(values))
     values = values / size
     grid = pixel_grid(patch_shape, values.dtype)
     lower, upper = bounds(patch_shape, values.dtype)
     problem = Projection(values, *grid, lower, upper)
     starts = _starts(problem, patch_shape, n_starts)
-    solve = partial(iterate, LevenbergMarquardt(), problem, tol=tol, max_steps=max_steps)
+    settings = {"tol": tol, "max_steps": max_steps, "gradient": Detached()}
+    solve = partial(iterate, LevenbergMarquardt(), problem, **settings)
     solutions = jax.vmap(solve)(starts)
     r_squared = jax.vmap(lambda value: _r_squared(values, project(value, values, grid)[1]))(solutions.value)
     best = jnp.argmax(r_squared)
     solution = jax.tree.map(lambda field: field[best], solutions)
-    linear, _ = project(solution.value, values, grid)
-    linear = [size * weight for weight in linear]
-    return GaborFit(physical(solution.value, linear), r_squared[best], solution.status, solution.n_steps)
+    weights, _ = project(solution.value, values, grid)
+    errors = standard_errors(problem, solution.value, weights)
+    errors = eqx.tree_at(lambda gabor: gabor.amplitude, errors, size * errors.amplitude)
+    fitted = physical(solution.value, [size * weight for weight in weights])
+    return GaborFit(fitted, r_squared[best], solution.status, solution.n_steps, errors)
 
 
-@eqx.filter_jit
 def fit_gabor_batch(
-    atoms: Float[Array, "atoms features"] | Float[np.ndarray, "atoms features"],
+    atoms: Float[ArrayLike, "atoms features"],
     patch_shape: tuple[int, int],
     *,
     n_starts: int = 6,
@@ -126,11 +141,14 @@ def fit_gabor_batch(
         ValueError: at trace time, for atoms whose width is not ``rows · columns``, and as in
             `fit_gabor`.
     """
-    check_rank("atoms", atoms, "atoms features")
-    check_real("atoms", atoms)
+    atoms = real_array("atoms", atoms, "atoms features")
     rows, columns = _check_patch_shape("patch_shape", patch_shape)
     check_size("atoms", atoms, 1, rows * columns, f"features (patch_shape {rows} x {columns})")
-    patches = jnp.asarray(atoms).reshape(-1, rows, columns)
+    return _fit_patches(atoms.reshape(-1, rows, columns), n_starts, tol, max_steps)
+
+
+@eqx.filter_jit
+def _fit_patches(patches, n_starts, tol, max_steps) -> GaborFit:
     fit = partial(fit_gabor, n_starts=n_starts, tol=tol, max_steps=max_steps)
     return jax.vmap(fit)(patches)
 
@@ -178,7 +196,7 @@ def physical(value, weights):
     phase = jnp.where(is_flipped, -phase, phase)
     phase = jnp.where(phase <= -180, 180, phase)
     frequency, across, along = jnp.exp(value[3:])
-    amplitude = jnp.hypot(weights[0], weights[1])
+    amplitude = hypot(weights[0], weights[1])
     return Gabor(shape.row, shape.column, orientation, frequency, across, along, phase, amplitude)
 
 

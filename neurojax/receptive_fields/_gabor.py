@@ -1,11 +1,15 @@
 """The Gabor function and its parameters."""
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from .._arrays import check_same_shape, real_array
+from .._gabor import envelope_and_phase
 
 __all__ = ["Gabor", "gabor", "gabor_batch"]
 
@@ -22,16 +26,23 @@ class Gabor(eqx.Module):
         width_along: standard deviation of the envelope along the bars, in pixels.
         phase: of the grating at the centre, in degrees in (−180, 180]: 0 is an even, ±90 an odd function.
         amplitude: the envelope's height, ≥ 0, in the atom's units.
+
+    Raises:
+        ValueError: at construction, for numbers that are not real and for unequal shapes.
     """
 
-    row: Float[Array, "*batch"]
-    column: Float[Array, "*batch"]
-    orientation: Float[Array, "*batch"]
-    frequency: Float[Array, "*batch"]
-    width_across: Float[Array, "*batch"]
-    width_along: Float[Array, "*batch"]
-    phase: Float[Array, "*batch"]
-    amplitude: Float[Array, "*batch"]
+    row: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "row"))
+    column: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "column"))
+    orientation: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "orientation"))
+    frequency: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "frequency"))
+    width_across: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "width_across"))
+    width_along: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "width_along"))
+    phase: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "phase"))
+    amplitude: Float[Array, "*batch"] = eqx.field(converter=partial(real_array, "amplitude"))
+
+    def __check_init__(self):
+        for name, field in vars(self).items():
+            check_same_shape(name, field, "row", self.row)
 
 
 def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows columns"]:
@@ -47,7 +58,7 @@ def gabor(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array, "rows
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from neurojax.receptive_fields import Gabor, gabor
-        >>> parameters = Gabor(*map(jnp.float32, (3, 3, 90, 0.25, 1.5, 2, 0, 1)))
+        >>> parameters = Gabor(3, 3, 90, 0.25, 1.5, 2, 0, 1)
         >>> patch = jax.jit(gabor, static_argnums=1)(parameters, (7, 7))
         >>> float(patch[3, 3]), bool(patch[3, 5] < 0), bool(patch[5, 3] > 0)
         (1.0, True, True)
@@ -83,7 +94,7 @@ def gabor_batch(parameters: Gabor, patch_shape: tuple[int, int]) -> Float[Array,
 
 
 class Shape(NamedTuple):
-    """What iteration finds, as the entries of one vector: pixels, radians, logarithms."""
+    """Parameters that are iterated, as the entries of one vector: pixels, radians, logarithms."""
 
     row: Array
     column: Array
@@ -96,13 +107,14 @@ class Shape(NamedTuple):
 def quadrature_pair(value, grid):
     """Return the envelope times the cosine, and times the sine, of the grating's phase."""
     shape = Shape(*value)
-    rows, columns = grid[0] - shape.row, grid[1] - shape.column
-    cos, sin = jnp.cos(shape.angle), jnp.sin(shape.angle)
-    across, along = rows * cos + columns * sin, columns * cos - rows * sin
-    exponent = (across * jnp.exp(-shape.log_across)) ** 2 + (along * jnp.exp(-shape.log_along)) ** 2
-    envelope = jnp.exp(-exponent / 2)
-    turns = 2 * jnp.pi * jnp.exp(shape.log_frequency) * across
-    return envelope * jnp.cos(turns), envelope * jnp.sin(turns)
+    envelope, phase = envelope_and_phase(
+        (grid[0] - shape.row, grid[1] - shape.column),
+        (jnp.cos(shape.angle), jnp.sin(shape.angle)),
+        across_scale=jnp.exp(-shape.log_across),
+        along_scale=jnp.exp(-shape.log_along),
+        frequency=jnp.exp(shape.log_frequency),
+    )
+    return envelope * jnp.cos(phase), envelope * jnp.sin(phase)
 
 
 def pixel_grid(patch_shape, dtype):

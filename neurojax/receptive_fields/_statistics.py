@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from .._checks import check_nonnegative
 from ._fit import GaborFit
 from ._gabor import Gabor
 
@@ -13,21 +14,55 @@ __all__ = [
     "frequency_bandwidth",
     "gabor_share",
     "gabor_summary",
+    "is_gabor_like",
     "orientation_bandwidth",
 ]
 
 
-def gabor_share(fits: GaborFit, threshold: float | int = 0.7) -> float:
-    """Return the share of atoms that a Gabor function describes: those with R² ≥ ``threshold``.
+def is_gabor_like(
+    fits: GaborFit, threshold: float | int = 0.7, *, least_cycles: float | int = 0.125
+) -> Bool[np.ndarray, " atoms"]:
+    """Return which atoms are like a Gabor function: well fitted, by a grating that can be seen as one.
+
+    An atom counts where R² ≥ ``threshold`` and n_x = width_across · frequency ≥ ``least_cycles``. At the
+    default of an eighth of a cycle, ±2 standard deviations of the envelope hold half a period of the
+    grating. With less, an even function has one sign over that range and an odd one rises throughout: the
+    fit is a blob or an edge, which `fit_gabor` describes ever better by ever lower frequencies.
 
     Args:
         fits: of a batch of atoms.
-        threshold: at most 1.
+        threshold: of R², at most 1.
+        least_cycles: of n_x, in cycles, ≥ 0; 0 counts every good fit, blobs and edges too.
+
+    Returns:
+        One truth value for each atom; False where R² is NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from neurojax.receptive_fields import Gabor, fit_gabor_batch, gabor_batch, is_gabor_like
+        >>> ones = jnp.ones(2)
+        >>> frequency = jnp.array([0.2, 1 / 48])  # a grating of several bars, and one bar: a blob
+        >>> truth = Gabor(5.5 * ones, 5.5 * ones, 30 * ones, frequency, 2 * ones, 3 * ones, 0 * ones, ones)
+        >>> is_gabor_like(fit_gabor_batch(gabor_batch(truth, (12, 12)), (12, 12))).tolist()
+        [True, False]
+    """
+    check_nonnegative("least_cycles", least_cycles)
+    n_x, _ = envelope_cycles(fits.gabor)
+    return (np.asarray(fits.r_squared) >= threshold) & (np.asarray(n_x) >= least_cycles)
+
+
+def gabor_share(fits: GaborFit, threshold: float | int = 0.7, *, least_cycles: float | int = 0.125) -> float:
+    """Return the share of atoms that are like a Gabor function, as `is_gabor_like` judges.
+
+    Args:
+        fits: of a batch of atoms.
+        threshold: of R², at most 1.
+        least_cycles: of n_x, in cycles, ≥ 0.
 
     Returns:
         A share in [0, 1]; an atom whose R² is NaN counts as not described.
     """
-    return float(np.mean(np.asarray(fits.r_squared) >= threshold))
+    return float(np.mean(is_gabor_like(fits, threshold, least_cycles=least_cycles)))
 
 
 def frequency_bandwidth(parameters: Gabor) -> Float[Array, "*batch"]:
@@ -82,19 +117,24 @@ def envelope_cycles(parameters: Gabor) -> tuple[Float[Array, "*batch"], Float[Ar
     return parameters.width_across * parameters.frequency, parameters.width_along * parameters.frequency
 
 
-def gabor_summary(fits: GaborFit, threshold: float | int = 0.7) -> dict[str, float]:
-    """Summarise the fits of a dictionary in a few numbers.
+def gabor_summary(
+    fits: GaborFit, threshold: float | int = 0.7, *, least_cycles: float | int = 0.125
+) -> dict[str, float]:
+    """Summarize the fits of a dictionary in a few numbers.
 
     Args:
         fits: of a batch of atoms.
-        threshold: the R² from which an atom counts as described by its Gabor function.
+        threshold: the R² from which an atom counts as described by its fit.
+        least_cycles: the n_x, in cycles, from which that fit counts as a Gabor function (`is_gabor_like`).
 
     Returns:
-        ``share`` (see `gabor_share`) and ``median_r_squared`` of all atoms; then medians over the
-        described atoms (NaN if there are none): ``frequency`` (cycles per pixel), ``frequency_bandwidth``
-        (octaves), ``orientation_bandwidth`` (degrees), ``aspect_ratio``, ``n_x``, ``n_y`` (cycles).
+        ``share`` (see `gabor_share`), ``edge_share`` (the share of atoms whose fit is as good, but a blob or
+        an edge) and ``median_r_squared`` of all atoms; then medians over the atoms of ``share`` (NaN if
+        there are none): ``frequency`` (cycles per pixel), ``frequency_bandwidth`` (octaves),
+        ``orientation_bandwidth`` (degrees), ``aspect_ratio``, ``n_x``, ``n_y`` (cycles).
     """
-    described = np.asarray(fits.r_squared) >= threshold
+    described = is_gabor_like(fits, threshold, least_cycles=least_cycles)
+    share, all_good = float(np.mean(described)), float(np.mean(np.asarray(fits.r_squared) >= threshold))
     n_x, n_y = envelope_cycles(fits.gabor)
     columns = {
         "frequency": fits.gabor.frequency,
@@ -104,7 +144,11 @@ def gabor_summary(fits: GaborFit, threshold: float | int = 0.7) -> dict[str, flo
         "n_x": n_x,
         "n_y": n_y,
     }
-    summary = {"share": gabor_share(fits, threshold), "median_r_squared": float(np.median(fits.r_squared))}
+    summary = {
+        "share": share,
+        "edge_share": all_good - share,
+        "median_r_squared": float(np.median(fits.r_squared)),
+    }
     for name, column in columns.items():
         chosen = np.asarray(column)[described]
         summary[name] = float(np.median(chosen)) if chosen.size else float("nan")

@@ -6,9 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from .._paths import user_path
 from .._untrusted import read_numpy, read_whole
 from ._settings import as_numpy
-from ._trees import ARRAYS, check_description, describe_stored, fill_leaf
+from ._trees import ARRAYS, check_description, check_unmasked_leaves, describe_stored, fill_leaf
 from ._writing import write_atomically
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -27,7 +28,8 @@ def save_arrays(path: str | Path, model) -> None:
 
     Raises:
         ValueError: if the model is a lone array, two arrays would have one name, or an array's dtype is none
-            of NumPy's own (bfloat16, Python objects), which only pickle or `save` could store.
+            of NumPy's own (bfloat16, Python objects), which only pickle or `save` could store, has named
+            fields, or is masked.
 
     Example:
         >>> import pathlib, tempfile, jax.numpy as jnp
@@ -38,6 +40,7 @@ def save_arrays(path: str | Path, model) -> None:
         {'layers.0.weights': (2, 3)}
     """
     arrays: dict[str, np.ndarray] = {}
+    check_unmasked_leaves("model", model)
     for name, leaf in _named_leaves("model", model).items():
         array = as_numpy(leaf)
         if array.dtype.hasobject or array.dtype.kind == "V":
@@ -53,7 +56,7 @@ def save_arrays(path: str | Path, model) -> None:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
-    write_atomically(Path(path), write)
+    write_atomically(user_path(path), write)
 
 
 def load_arrays(path: str | Path, like):

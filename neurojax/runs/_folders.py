@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .._paths import user_path
 from .._untrusted import read_json, read_json_lines
 from ._settings import plain_settings
 from ._writing import check_writable, write_atomically
@@ -14,7 +15,7 @@ __all__ = ["RunFolder", "create_run", "open_run"]
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Where the files of one run lie.
+    """The paths of one run's files.
 
     Attributes:
         path: the folder; ``training.Checkpoint(run.path, ...)`` puts ``checkpoint/`` and ``metrics.jsonl``
@@ -22,6 +23,9 @@ class RunFolder:
     """
 
     path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", user_path(self.path))
 
     @property
     def config_path(self) -> Path:
@@ -90,7 +94,7 @@ def create_run(root: str | Path, name: str, config) -> RunFolder:
     """
     if name in ("", "..") or Path(name).name != name:
         raise ValueError(f"name: expected a plain folder name, got {name!r}.")
-    settings, root = plain_settings(config), Path(root)
+    settings, root = plain_settings(config), user_path(root)
     check_writable("root", root)
     path, number = root / name, 1
     while True:
@@ -112,7 +116,7 @@ def open_run(path: str | Path) -> RunFolder:
     Raises:
         FileNotFoundError: if there is no ``config.json`` in it; the message names the folder.
     """
-    run = RunFolder(Path(path))
+    run = RunFolder(user_path(path))
     if not run.config_path.is_file():
         raise FileNotFoundError(f"path: expected a run folder (with config.json), got {path}.")
     return run

@@ -9,11 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._paths import user_path
 from .._untrusted import parse_json, read_numpy, read_whole
-from ._trees import ARRAYS, check_description, describe_stored, describe_tree, fill_tree, tree_arrays
+from ._trees import (
+    ARRAYS,
+    check_description,
+    check_unmasked_leaves,
+    describe_stored,
+    describe_tree,
+    fill_tree,
+    tree_arrays,
+)
 from ._writing import write_atomically
 
 __all__ = ["load", "save"]
+
+_FORMAT = "neurojax model 1"  # since version 0.1
 
 
 def save(path: str | Path, model) -> None:
@@ -26,7 +37,8 @@ def save(path: str | Path, model) -> None:
         model: any pytree of arrays and settings, such as an Equinox module.
 
     Raises:
-        ValueError: if one of its arrays holds Python objects, which only pickle could store.
+        ValueError: if one of its arrays holds Python objects, which only pickle could store, has named fields
+            (a structured array), or is masked.
 
     Example:
         >>> import pathlib, tempfile, jax.numpy as jnp
@@ -36,15 +48,21 @@ def save(path: str | Path, model) -> None:
         {'weights': Array([1., 1., 1.], dtype=float32)}
     """
     arrays = tree_arrays(model)
+    check_unmasked_leaves("model", model)
     for name, array in arrays.items():
+        if array.dtype.names is not None:
+            raise ValueError(
+                f"model{name}: expected an array of numbers or texts, got a structured array with the fields "
+                f"{', '.join(array.dtype.names)}; save each field as an array of its own."
+            )
         if array.dtype.hasobject:
             raise ValueError(f"model{name}: expected an array of numbers or texts, got dtype {array.dtype}.")
     # bfloat16 and its like would need pickle: their bytes go in, and the description has their name.
     plain = [a.view(f"V{a.dtype.itemsize}") if a.dtype.kind == "V" else a for a in arrays.values()]
     stored: dict[str, Any] = {f"array_{i}": a for i, a in enumerate(plain)}
-    text = json.dumps({"format": "neurojax model 1", "tree": describe_tree(model), "arrays": list(arrays)})
+    text = json.dumps({"format": _FORMAT, "tree": describe_tree(model), "arrays": list(arrays)})
     stored["description"] = np.array(text)
-    write_atomically(Path(path), lambda file: np.savez(file, **stored))
+    write_atomically(user_path(path), lambda file: np.savez(file, **stored))
 
 
 def load(path: str | Path, like):
@@ -87,6 +105,11 @@ def _read(file: BufferedIOBase, n_bytes: int) -> tuple[dict[str, np.ndarray], di
     content = parse_json(str(text))
     if not isinstance(content, dict) or not {"arrays", "tree"} <= content.keys():
         raise ValueError("expected the description to be an object that has arrays and tree.")
+    if content.get("format") != _FORMAT:
+        raise ValueError(
+            f"expected the format {_FORMAT!r}, got {content.get('format')!r:.80}; load it with the version "
+            "of neurojax that wrote it, whose save_arrays writes plain arrays that every version reads."
+        )
     names, description = content["arrays"], content["tree"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("expected arrays to be a list of names.")

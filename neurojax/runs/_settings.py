@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from neurojax._checks import differ, is_key
+from .._checks import differ, is_key
 
 __all__ = ["ABSENT", "as_numpy", "as_plain", "changed_settings", "plain_settings"]
 
 ABSENT = "nothing"
+_LARGEST = 10**4000  # Python refuses to read longer numbers
 
 
 def as_numpy(array) -> np.ndarray:
@@ -24,38 +25,56 @@ def as_numpy(array) -> np.ndarray:
 
 def as_plain(value):
     """Return what JSON can hold of a value: itself, such containers, or the name of a function or class."""
+    return _plain("", value, is_strict=False)
+
+
+def _plain(name: str, value: Any, *, is_strict: bool) -> Any:
+    """Return what JSON gives back for a value; if strict, raise ``ValueError`` where that says less."""
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        return as_numpy(value).tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
+        value = as_numpy(value).tolist()
+    if value is None or isinstance(value, (bool, float)):
         return value
+    if isinstance(value, int) and abs(value) < _LARGEST:
+        return int(value)
+    if isinstance(value, (str, Path, enum.Enum, complex)):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(item) for name, item in value.items()}
+    if isinstance(value, Mapping) and not (is_strict and any(not isinstance(key, str) for key in value)):
+        inner = {str(key): (f"{name}.{key}".lstrip("."), item) for key, item in value.items()}
+        return {key: _plain(*item, is_strict=is_strict) for key, item in inner.items()}
     if isinstance(value, (tuple, list)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, (Path, enum.Enum, complex)):
-        return str(value)
-    return getattr(value, "__name__", type(value).__name__)
+        return [_plain(f"{name}[{i}]", item, is_strict=is_strict) for i, item in enumerate(value)]
+    known = getattr(value, "__name__", type(value).__name__)
+    if is_strict and known in ("<lambda>", type(value).__name__):
+        shown = "over 4000 digits" if isinstance(value, int) else f"{value!r:.80}"
+        raise ValueError(
+            f"{name or 'config'}: expected numbers, texts, paths, arrays, lists, mappings from texts, or "
+            f"named functions and classes, got {shown} of type {type(value).__name__}. Give a text or a list "
+            "in its place, such as str(value) or sorted(value)."
+        )
+    return known
 
 
 def plain_settings(config) -> dict[str, Any]:
     """Return a dataclass or mapping as the nested dict that JSON gives back for it.
 
     Args:
-        config: a dataclass instance or a mapping; values may be numbers, texts, paths,
-            arrays, functions and classes (kept by name), and such containers nested.
+        config: a dataclass instance or a mapping from texts; values may be numbers, texts, paths, members of
+            an enumeration, arrays, functions and classes (kept by name), and such containers nested.
 
     Returns:
         A dict of plain numbers, texts, lists and dicts.
 
     Raises:
-        ValueError: if ``config`` is neither a dataclass instance nor a mapping.
+        ValueError: if ``config`` is neither a dataclass instance nor a mapping, or holds what JSON cannot
+            keep, such as sets, dates, bytes, `decimal.Decimal`, lambda functions or whole numbers beyond
+            4000 digits; the message names it.
     """
     is_config = dataclasses.is_dataclass(config) and not isinstance(config, type)
     if not is_config and not isinstance(config, Mapping):
         raise ValueError(f"config: expected a dataclass instance or a mapping, got {type(config).__name__}.")
-    return json.loads(json.dumps(as_plain(config)))
+    return json.loads(json.dumps(_plain("", config, is_strict=True)))
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

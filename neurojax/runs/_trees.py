@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurojax._checks import differ, is_key
-
+from .._arrays import check_unmasked
+from .._checks import differ, is_key
 from ._settings import ABSENT, as_numpy, as_plain
 
 __all__ = [
     "ARRAYS",
     "check_description",
+    "check_unmasked_leaves",
     "describe_stored",
     "describe_tree",
     "fill_leaf",
@@ -70,6 +71,12 @@ def describe_tree(tree) -> dict[str, dict]:
         else:
             entries[path] = {"value": as_plain(leaf)}
     return entries
+
+
+def check_unmasked_leaves(argument: str, tree) -> None:
+    """Raise ``ValueError`` for a masked array in a tree, whose mask would be lost."""
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        check_unmasked(argument + jax.tree_util.keystr(keys), leaf)
 
 
 def tree_arrays(tree) -> dict[str, np.ndarray]:

@@ -2,13 +2,13 @@
 
 E(z) = ½‖x − z @ atoms‖² + penalty(z)   (Olshausen & Field 1996)
 
-`encode` minimises E over the code z with a certificate; ``training.fit`` with a
+`encode` minimizes E over the code z with a certificate; ``training.fit`` with a
 `SparseCodingObjective` learns the atoms.
 """
 
-from .._proximal import FISTA, ISTA
-from .._sparsa import SpaRSA, SpaRSAState
-from ._batch import encode_batch
+from ..proximal import FISTA, ISTA, SpaRSA, SpaRSAState
+from ._batch import encode_batch, encode_path_batch
+from ._choice import StrengthChoice, strength_by_activity, strength_by_held_out
 from ._dictionary import (
     AbstractDictionary,
     Dictionary,
@@ -29,7 +29,7 @@ from ._learned import (
     CodeRegressionObjective,
     analytic_weights,
 )
-from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective
+from ._learning import AtomUsage, DictionaryUpkeep, SparseCodingObjective, WeightedData
 from ._online import (
     BlockCoordinateUpdate,
     DictionaryStatistics,
@@ -37,7 +37,7 @@ from ._online import (
     fit_dictionary_online,
     update_atoms,
 )
-from ._problem import SparseCodingProblem, duality_gap, make_problem, max_strength
+from ._problem import duality_gap, make_problem, max_strength
 from ._solvers import LCA, CoordinateDescent, Gradient, LCAState
 from ._sparse_codes import SparseCodes, sparse_codes
 from ._stream import encode_stream
@@ -68,14 +68,16 @@ __all__ = [
     "SparseCodes",
     "SparseCodingLayer",
     "SparseCodingObjective",
-    "SparseCodingProblem",
+    "StrengthChoice",
     "TaskDrivenObjective",
+    "WeightedData",
     "analytic_weights",
     "correlate",
     "duality_gap",
     "encode",
     "encode_batch",
     "encode_path",
+    "encode_path_batch",
     "encode_stream",
     "energy",
     "fit_dictionary_online",
@@ -89,5 +91,7 @@ __all__ = [
     "reconstruct",
     "rmsprop_inference",
     "sparse_codes",
+    "strength_by_activity",
+    "strength_by_held_out",
     "update_atoms",
 ]

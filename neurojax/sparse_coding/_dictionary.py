@@ -1,13 +1,15 @@
 """Dictionaries: the linear map from a code to a datum, its transpose, and the energy they define."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
+from .._arrays import real_array
 from .._checks import (
     check_at_least,
     check_rank,
@@ -17,12 +19,14 @@ from .._checks import (
     is_concrete,
     is_elsewhere,
 )
-from .._precision import product
-from .._proximal import require_value
+from .._final import check_bases
+from .._precision import at_least_single, product
 from .._rows import unit_rows
 from .._types import PRNGKey, Scalar
 from ..distributed import gather
 from ..penalties import AbstractPenalty
+from ..proximal._least_squares import checked_weights, without_lost
+from ..proximal._problem import require_value
 
 __all__ = [
     "AbstractDictionary",
@@ -36,7 +40,27 @@ __all__ = [
 
 
 class AbstractDictionary(eqx.Module):
-    """A linear map from codes to data. Solvers know a dictionary by these four methods only."""
+    """A linear map from codes to data, both of any shape, for one sample.
+
+    Inference needs four methods: ``reconstruct``, its exact transpose ``correlate``, ``empty_code`` and
+    ``gram``. With them a dictionary is encoded, in batches and streams, certified and differentiated.
+    Learning needs ``n_atoms``, ``atom_axis`` and ``normalize`` beside; replacement of unused atoms also
+    ``replace_atoms``. What a dictionary does not offer is refused by name where it is needed. Concrete
+    dictionaries are final: a subclass of one raises ``TypeError`` when it is defined.
+
+    Attributes:
+        atom_axis: the axis of a code along which its atoms are numbered; all other axes are places where an
+            atom is used, such as the positions of a kernel.
+        datum_axes: the names of a datum's axes, divided by spaces, if their number is fixed: other data are
+            then refused by these names.
+    """
+
+    atom_axis: ClassVar[int] = -1
+    datum_axes: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        check_bases(cls, AbstractDictionary)
 
     @abstractmethod
     def reconstruct(self, code: Float[ArrayLike, "..."]) -> Array:
@@ -48,11 +72,56 @@ class AbstractDictionary(eqx.Module):
 
     @abstractmethod
     def gram(self) -> Array | None:
-        """Return the matrix of ``correlate(reconstruct(·))``, or ``None`` where it is too large to hold."""
+        """Return the matrix of ``correlate(reconstruct(·))``, or ``None`` where it is too large to hold.
+
+        A matrix is for codes of one axis, as rows: ``correlate(reconstruct(code))`` is ``code @ gram``.
+        """
 
     @abstractmethod
     def empty_code(self, x: Array) -> Array:
         """Return the zero code of a datum, after checking the datum's shape and dtype."""
+
+    @property
+    def n_atoms(self) -> int:
+        """The number of atoms, which is the size of a code along ``atom_axis``."""
+        raise ValueError(self._lack("n_atoms", "learning"))
+
+    def normalize(self) -> "AbstractDictionary":
+        """Return the dictionary with atoms of unit length.
+
+        Raises:
+            ValueError: here, for a dictionary that does not say how.
+        """
+        raise ValueError(self._lack("normalize()", "learning"))
+
+    def replace_atoms(
+        self, is_unused: Bool[Array, " atoms"], data: Float[Array, " data *datum"]
+    ) -> tuple["AbstractDictionary", Bool[Array, " atoms"]]:
+        """Put data in the places of unused atoms; return the dictionary, and which atoms were replaced.
+
+        Args:
+            is_unused: which atoms to replace.
+            data: the worst explained data of a batch, worst first, at unit length; zeros where there are no
+                more. Each is to be used once.
+
+        Raises:
+            ValueError: here, for a dictionary that does not say how.
+        """
+        del is_unused, data
+        raise ValueError(self._lack("replace_atoms()", "the replacement of unused atoms"))
+
+    def dense_atoms(self) -> Float[Array, "atoms features"] | None:
+        """Return the matrix of the atoms if it is at hand, for short cuts, else ``None``, as here."""
+        return None
+
+    def check_values(self) -> None:
+        """Raise ``ValueError`` for concrete atoms that no inference can use; here: do nothing."""
+
+    def _lack(self, method: str, purpose: str) -> str:
+        return (
+            f"dictionary: expected one with {method}, which {purpose} needs, got {type(self).__name__}, "
+            "which has none."
+        )
 
 
 class Dictionary(AbstractDictionary):
@@ -67,14 +136,15 @@ class Dictionary(AbstractDictionary):
     """
 
     atoms: Float[Array, "atoms features"]
+    datum_axes: ClassVar[str | None] = "features"
 
     def __init__(self, atoms: Float[ArrayLike, "atoms features"]):
-        self.atoms = jnp.asarray(atoms)
+        self.atoms = real_array("atoms", atoms)
 
     def __check_init__(self):
         check_rank("atoms", self.atoms, "atoms features")
         check_real("atoms", self.atoms)
-        check_atoms(self.atoms)
+        self.check_values()
 
     @property
     def n_atoms(self) -> int:
@@ -88,10 +158,14 @@ class Dictionary(AbstractDictionary):
 
     def reconstruct(self, code: Float[ArrayLike, "*batch atoms"]) -> Float[Array, "*batch features"]:
         """Return ``code @ atoms``."""
+        code = real_array("code", code)
+        _check_last("code", code, self.n_atoms, "coefficients, one for each atom")
         return product(code, self.atoms)
 
     def correlate(self, x: Float[ArrayLike, "*batch features"]) -> Float[Array, "*batch atoms"]:
         """Return ``x @ atomsᵀ``."""
+        x = real_array("x", x)
+        _check_last("x", x, self.n_features, "features of the dictionary")
         return product(x, self.atoms.T)
 
     def gram(self) -> Float[Array, "atoms atoms"]:
@@ -100,23 +174,47 @@ class Dictionary(AbstractDictionary):
 
     def empty_code(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch atoms"]:
         """Return zeros of the code's shape, in the dtype that ``x`` and the atoms promote to."""
-        check_real("x", x)
-        check_size("x", x, -1, self.n_features, "features of the dictionary")
+        x = real_array("x", x)
+        _check_last("x", x, self.n_features, "features of the dictionary")
         return jnp.zeros((*x.shape[:-1], self.n_atoms), jnp.result_type(x, self.atoms))
 
+    def normalize(self) -> "Dictionary":
+        """Return the dictionary with atoms of unit length, by `normalize_atoms`."""
+        return normalize_atoms(self)
 
-def check_atoms(atoms) -> None:
-    """Raise ``ValueError`` for the first row of concrete ``atoms`` that is zero or not finite."""
-    if not is_concrete(atoms):
-        return
-    rows, xp = (atoms, jnp) if is_elsewhere(atoms) else (np.asarray(atoms), np)
-    for fault, bad in (("not finite", ~xp.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
-        bad = gather(bad)
-        if bad.any():
-            raise ValueError(
-                f"atoms: expected finite, non-zero rows, got {bad.sum()} that are {fault}; "
-                f"the first is row {np.flatnonzero(bad)[0]}."
-            )
+    def replace_atoms(
+        self, is_unused: Bool[Array, " atoms"], data: Float[Array, "data features"]
+    ) -> tuple["Dictionary", Bool[Array, " atoms"]]:
+        """Put data, as they come and each once, in the places of unused atoms; say which were replaced."""
+        rank = jnp.cumsum(is_unused) - 1
+        fresh = data[jnp.minimum(rank, data.shape[0] - 1)].astype(self.atoms.dtype)
+        is_replaced = is_unused & (rank < data.shape[0]) & jnp.any(fresh != 0, axis=1)
+        atoms = jnp.where(is_replaced[:, None], fresh, self.atoms)
+        return eqx.tree_at(lambda d: d.atoms, self, atoms), is_replaced
+
+    def dense_atoms(self) -> Float[Array, "atoms features"]:
+        """Return the atoms."""
+        return self.atoms
+
+    def check_values(self) -> None:
+        """Raise ``ValueError`` for the first row of concrete atoms that is zero or not finite."""
+        if not is_concrete(self.atoms):
+            return
+        rows, xp = (self.atoms, jnp) if is_elsewhere(self.atoms) else (np.asarray(self.atoms), np)
+        for fault, bad in (("not finite", ~xp.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
+            bad = gather(bad)
+            if bad.any():
+                raise ValueError(
+                    f"atoms: expected finite, non-zero rows, got {bad.sum()} that are {fault}; "
+                    f"the first is row {np.flatnonzero(bad)[0]}."
+                )
+
+
+def _check_last(name: str, value: Array, size: int, meaning: str) -> None:
+    """Raise ``ValueError`` unless an array has a last axis of this size."""
+    if value.ndim == 0:
+        raise ValueError(f"{name}: expected {size} {meaning}, got a single number.")
+    check_size(name, value, -1, size, meaning)
 
 
 def random_dictionary(key: PRNGKey, n_atoms: int, n_features: int, dtype=jnp.float32) -> Dictionary:
@@ -167,14 +265,17 @@ def energy(
     x: Float[ArrayLike, "*datum"],
     code: Float[ArrayLike, "*code"],
     penalty: AbstractPenalty,
+    *,
+    weights: Float[ArrayLike, "*datum"] | None = None,
 ) -> Scalar:
-    """Compute E = ½‖x − code @ atoms‖² + penalty.value(code).
+    """Compute E = ½‖x − code @ atoms‖² + penalty.value(code); with weights ½ Σ w·(x − code @ atoms)² + ….
 
     Args:
         dictionary: the dictionary.
         x: one datum.
         code: its code.
         penalty: a penalty that has a value.
+        weights: w ≥ 0 of the datum's shape; ``None``: 1. Where it is 0 the datum may be NaN.
 
     Raises:
         ValueError: at trace time, for a penalty without a value (``Log``) and for mismatched shapes.
@@ -189,7 +290,12 @@ def energy(
         >>> float(energy(Dictionary(jnp.eye(2)), jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0]), L1(0.5)))
         1.5
     """
-    x = jnp.asarray(x)
+    x, code = real_array("x", x), real_array("code", code)
     check_shape("code", code, dictionary.empty_code(x).shape, "a coefficient for each atom")
-    error = x - dictionary.reconstruct(code)
-    return 0.5 * jnp.sum(error**2) + require_value("energy", penalty).value(code)
+    error = at_least_single(x - dictionary.reconstruct(code))
+    if weights is None:
+        squares = error**2
+    else:
+        error, w = without_lost(error, checked_weights("weights", weights, error))
+        squares = w * error**2
+    return 0.5 * jnp.sum(squares) + require_value("energy", penalty).value(code)

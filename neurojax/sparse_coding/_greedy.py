@@ -2,15 +2,20 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_at_least, check_rank
+from .._arrays import real_array
+from .._checks import check_at_least
 from .._precision import product
-from .._proximal import relative_norm
+from .._rows import norm, relative_norm, unit_of
 from .._types import Scalar
-from ..convergence import AbstractProblem, AbstractSolver, Solution, iterate
+from ..convergence import AbstractProblem, AbstractSolver, Solution, Status, Unrolled, iterate
+from ..convergence._loop import check_tol
 from ._dictionary import Dictionary
 
 __all__ = ["matching_pursuit", "orthogonal_matching_pursuit"]
@@ -24,14 +29,22 @@ def matching_pursuit(
     Args:
         dictionary: the dictionary.
         x: one datum.
-        n_steps: the most picks, ≥ 1; an atom may be picked again.
-        tol: stop when ‖x − z @ atoms‖ ≤ tol·‖x‖; ``None``: 8 machine epsilons.
+        n_steps: the picks asked for, ≥ 1; an atom may be picked again.
+        tol: stop early when ‖x − z @ atoms‖ ≤ tol·‖x‖, ≥ 8 machine epsilons; ``None``: these.
 
     Returns:
-        The solution; ``n_steps`` counts the picks and ``residual`` is ‖x − z @ atoms‖/‖x‖.
+        The solution; ``n_steps`` counts the picks and ``residual`` is ‖x − z @ atoms‖/‖x‖. A pursuit is
+        ``Status.converged`` when it has made all the picks that were asked for, or fewer and met ``tol``.
+        Scales of data and atoms change nothing; in half precision the code is rounded at the end.
 
     Raises:
         ValueError: at trace time, for shapes, dtypes and counts that cannot work.
+
+    Gradient:
+        That of the code with the picks held constant; reverse mode only.
+
+    Gradient:
+        Of ``value``, in datum and atoms, with the picks as constants; reverse mode only.
 
     Reference:
         Mallat & Zhang 1993.
@@ -49,14 +62,22 @@ def orthogonal_matching_pursuit(
     Args:
         dictionary: the dictionary.
         x: one datum.
-        n_steps: the most picks, hence of non-zero coefficients; between 1 and the number of atoms.
-        tol: stop when ‖x − z @ atoms‖ ≤ tol·‖x‖; ``None``: 8 machine epsilons.
+        n_steps: the picks asked for, hence the most non-zero coefficients; between 1 and the number of atoms.
+        tol: stop early when ‖x − z @ atoms‖ ≤ tol·‖x‖, ≥ 8 machine epsilons; ``None``: these.
 
     Returns:
-        The solution; ``n_steps`` counts the picks and ``residual`` is ‖x − z @ atoms‖/‖x‖.
+        The solution; ``n_steps`` counts the picks and ``residual`` is ‖x − z @ atoms‖/‖x‖. A pursuit is
+        ``Status.converged`` when it has made all the picks that were asked for, or fewer and met ``tol``.
+        Scales of data and atoms change nothing; in half precision the code is rounded at the end.
 
     Raises:
         ValueError: at trace time, for shapes, dtypes and counts that cannot work.
+
+    Gradient:
+        That of the code with the picks held constant; reverse mode only.
+
+    Gradient:
+        Of ``value``, in datum and atoms, with the picks as constants; reverse mode only.
 
     Reference:
         Pati, Rezaiifar & Krishnaprasad 1993; the orthogonal basis: Chen, Billings & Luo 1989.
@@ -69,11 +90,13 @@ def orthogonal_matching_pursuit(
 
 
 class _PursuitProblem(AbstractProblem):
+    """A pursuit, in a unit of the datum and one for each atom, so that all products are in range."""
+
     dictionary: Dictionary
     x: Float[Array, " features"]
 
     def residual(self, value: Array) -> Scalar:
-        return relative_norm(self.x - self.dictionary.reconstruct(value), jnp.linalg.norm(self.x))
+        return relative_norm(self.x - self.dictionary.reconstruct(value), norm(self.x))
 
     def fixed_point(self, value: Array) -> Array:
         solver = _MatchingPursuit()
@@ -138,11 +161,12 @@ class _OrthogonalMatchingPursuit(AbstractSolver):
         rest = atom - product(first, state.basis)
         second = product(state.basis, rest)
         rest = rest - product(second, state.basis)
-        length = jnp.linalg.norm(rest)
-        is_new = length > 8 * jnp.finfo(rest.dtype).eps * jnp.linalg.norm(atom)
-        direction = jnp.where(is_new, rest / jnp.where(is_new, length, 1), 0)
+        is_zero = ~jnp.any(rest != 0)  # where the norm has no derivative
+        left = jnp.where(is_zero, 0, jnp.linalg.norm(jnp.where(is_zero, 1, rest)))
+        is_new = left > 8 * jnp.finfo(rest.dtype).eps * jnp.linalg.norm(atom)
+        direction = jnp.where(is_new, rest / jnp.where(is_new, left, 1), 0)
         weight = product(direction, state.error)
-        row = (first + second).at[state.count].set(jnp.where(is_new, length, 1))
+        row = (first + second).at[state.count].set(jnp.where(is_new, left, 1))
         return _OrthogonalState(
             code=state.code,
             basis=state.basis.at[state.count].set(direction),
@@ -160,9 +184,20 @@ class _OrthogonalMatchingPursuit(AbstractSolver):
 
 def _pursue(solver: AbstractSolver, dictionary: Dictionary, x, n_steps: int, tol: float | None) -> Solution:
     check_at_least("n_steps", n_steps, 1)
-    x = jnp.asarray(x)
-    check_rank("x", x, "features")
+    x = real_array("x", x, "features")
     code = dictionary.empty_code(x)
-    problem = _PursuitProblem(dictionary, x.astype(code.dtype))
+    wide = jnp.promote_types(code.dtype, jnp.float32)
+    x, atoms = x.astype(wide), dictionary.atoms.astype(wide)
+    unit, lengths = unit_of(lax.stop_gradient(x)), jax.vmap(unit_of)(lax.stop_gradient(atoms))
+    dictionary = eqx.tree_at(lambda d: d.atoms, dictionary, atoms / lengths[:, None])
+    problem = _PursuitProblem(dictionary, x / unit)
     tol = 8 * float(jnp.finfo(code.dtype).eps) if tol is None else tol
-    return iterate(solver, problem, code, tol=tol, max_steps=n_steps, steps_per_check=1)
+    check_tol(tol, code.dtype)
+    settings = {"tol": tol, "max_steps": n_steps, "steps_per_check": 1, "gradient": Unrolled()}
+    solution = iterate(solver, problem, jnp.zeros(code.shape, wide), **settings)
+    is_zero = solution.value == 0
+    value = jnp.where(is_zero, 0, solution.value * jnp.where(is_zero, 1, unit / lengths)).astype(code.dtype)
+    has_all = solution.status == Status.max_steps_reached  # the picks that were asked for
+    status = jnp.where(has_all, Status.converged, solution.status)
+    status = jnp.where(jnp.all(jnp.isfinite(value)), status, Status.nonfinite).astype(jnp.int32)
+    return Solution(value, status, solution.n_steps, solution.residual)

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
+from .._arrays import real_array
 from .._checks import check_at_least, check_kind, check_positive
-from .._proximal import FISTA
 from .._trees import constant
 from .._types import PRNGKey
 from ..convergence import AbstractGradient, AbstractSolver, Implicit, Solution, Status
 from ..penalties import AbstractPenalty
+from ..proximal import FISTA
 from ._dictionary import AbstractDictionary
 from ._encode import encode
 from ._solvers import Gradient
@@ -29,7 +30,7 @@ class SparseCodingLayer(eqx.Module):
     ``equinox.nn.Sequential`` chains it with other layers.
 
     What is trained: the dictionary. The penalty's arrays have a zero gradient unless ``learn_penalty``, the
-    solver's always. An optimiser that decays weights moves them all the same: give it a mask, as in
+    solver's always. An optimizer that decays weights moves them all the same: give it a mask, as in
     ``optax.adamw(η, mask=f)`` with f(model) the tree ``jax.tree.map(equinox.is_array, model)`` with False in
     place of the penalty. Nothing here holds atoms at a length, or a strength that is trained at or above
     0; below 0 it rewards large codes, and inside ``jit`` nothing raises. ``after_update`` in ``fit`` is the
@@ -40,15 +41,14 @@ class SparseCodingLayer(eqx.Module):
         dictionary: the dictionary.
         penalty: the penalty.
         solver: the inference's solver; smooth penalties take `Gradient`, such as `rmsprop_inference`.
-        gradient: how derivatives pass through the inference: ``Implicit()`` gives those of the minimiser,
+        gradient: how derivatives pass through the inference: ``Implicit()`` gives those of the minimizer,
             ``Unrolled()`` those of the iterate, ``Truncated(k)`` those of its last k steps, ``Detached()``
             none (a reconstruction still has that of z @ atoms with z constant).
         returns: "code" or "reconstruction".
         tol: the inference's tolerance; see `encode`.
         max_steps: the most solver steps a datum, ≥ 1.
         steps_per_check: solver steps between two looks at the residual, ≥ 1. With
-            ``steps_per_check=max_steps`` a datum gets exactly that many; except under `Truncated`, none if
-            zero is its code.
+            ``steps_per_check=max_steps`` a datum gets exactly that many, or none if zero is its code.
         learn_penalty: whether derivatives reach the penalty's arrays, all of them (of a `SmoothL1` also
             epsilon, which must stay positive).
 
@@ -101,15 +101,13 @@ class SparseCodingLayer(eqx.Module):
         check_at_least("max_steps", self.max_steps, 1)
         check_at_least("steps_per_check", self.steps_per_check, 1)
 
-    def __call__(
-        self, x: Float[ArrayLike, " features"], *, key: PRNGKey | None = None
-    ) -> Float[Array, " atoms_or_features"]:
+    def __call__(self, x: Float[ArrayLike, "*datum"], *, key: PRNGKey | None = None) -> Float[Array, "..."]:
         """Return the code of one datum, or its reconstruction. ``key`` is not used.
 
         Raises:
-            ValueError: at trace time, for an x of the wrong shape or of integers.
+            ValueError: at trace time, for an x of the wrong shape or of complex numbers.
         """
-        x = jnp.asarray(x)
+        x = real_array("x", x, self.dictionary.datum_axes)
         is_finite = jnp.all(jnp.isfinite(x))
         # A derivative of zero times NaN would be NaN for the whole dictionary.
         solution = self.infer(jnp.where(is_finite, x, 0))
@@ -119,7 +117,7 @@ class SparseCodingLayer(eqx.Module):
             output = self.dictionary.reconstruct(output)
         return jnp.where(is_sound, output, jnp.nan)
 
-    def infer(self, x: Float[ArrayLike, " features"]) -> Solution:
+    def infer(self, x: Float[ArrayLike, "*datum"]) -> Solution:
         """Return the code of one datum with its status, steps and residual; differentiable as the layer."""
         return encode(
             self.dictionary,
@@ -149,9 +147,13 @@ def rmsprop_inference(
     alone decides the last few η of a code.
 
     Gradient:
-        The published layer took it through the last k steps, `Truncated`, with k = 1; or through all,
-        `Unrolled`, which is exact and useless: it explodes with the steps near the minimum, by ten orders of
-        magnitude and more. `Implicit` does not, and is that of the minimiser as far as this was reached.
+        The published layer held z constant before its last step, and returned z @ atoms of that same z: its
+        reconstruction is one step behind its code. Where reconstructions are returned, as published, its
+        gradient is therefore that of a constant code after n − 1 steps: ``gradient=Detached(),
+        max_steps=n − 1, steps_per_check=n − 1``. Where codes are returned it is that of the last step,
+        ``Truncated(1)``; with reconstructions that is another gradient. Through all steps, `Unrolled`, it is
+        exact and useless: it explodes with the steps near the minimum, by ten orders of magnitude and more.
+        `Implicit` does not, and is that of the minimizer as far as this was reached.
 
     Args:
         step_size: η, > 0.

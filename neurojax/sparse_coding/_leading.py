@@ -1,6 +1,6 @@
 """Gradients along a dictionary's leading axes: half the products, where half the axes carry nearly all."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +8,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from .._precision import product
-from .._proximal import Point, largest_eigenvalue, length
-from .._sparsa import NEGLECTED
+from .._rows import norm
 from .._types import Scalar
-from ._problem import SparseCodingProblem
+from ..proximal import AbstractSmooth, LeastSquares, Misfit, Point, largest_eigenvalue
+from ..proximal._sparsa import NEGLECTED
 
-__all__ = ["LeadingAxes", "LeadingProblem", "leading_axes", "with_leading_axes"]
+__all__ = ["LeadingAxes", "LeadingSquares", "leading_axes"]
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: lifts small singular values quickly, to 0.7 … 1.2
 
@@ -52,10 +52,9 @@ def leading_axes(atoms: Float[Array, "atoms features"]) -> LeadingAxes:
     def rest(vector):
         return vector - product(basis, product(vector, basis))
 
-    like = jnp.zeros(n_features, atoms.dtype)
-    lipschitz = largest_eigenvalue(lambda v: product(v, moments), like)
-    # Not symmetric, but with the eigenvalues of atoms (I − basis·basisᵀ) atomsᵀ, beside zeros.
-    outside = largest_eigenvalue(lambda v: rest(product(v, moments)), like)
+    lipschitz = largest_eigenvalue(lambda v: product(v, moments), jnp.zeros(n_features, atoms.dtype))
+    # Of atoms (I − basis·basisᵀ) atomsᵀ.
+    outside = largest_eigenvalue(lambda u: product(rest(product(u, atoms)), atoms.T), atoms[:, 0])
     return LeadingAxes(basis, product(atoms, basis), lipschitz, outside <= NEGLECTED * lipschitz)
 
 
@@ -69,62 +68,87 @@ def _orthonormal(columns: Float[Array, "features axes"]) -> Float[Array, "featur
     def cubic(_, y):
         return 1.5 * y - 0.5 * product(y, product(y.T, y))
 
-    size = length(columns)
+    size = norm(columns)
     columns = columns / jnp.where(size > 0, size, 1)
     columns = lax.fori_loop(0, 6, quintic, columns)
     return lax.fori_loop(0, 4, cubic, columns / 1.3)
 
 
-class LeadingProblem(SparseCodingProblem):
-    """A sparse-coding problem that takes gradients near a point along the leading axes alone.
+class LeadingSquares(AbstractSmooth):
+    """½‖x − z @ atoms‖², which takes gradients near a point along the leading axes alone.
 
     Natural images have most of their variance along few axes, and so have dictionaries learned from them:
     half the axes hold all but a few hundredths of what a step changes in the gradient. Where that is not so,
     gradients near a point are exact. Points are.
 
+    A point keeps its error, and the part of it along the axes, which is known near a point too.
+
     Attributes:
+        squares: the term itself.
         axes: the leading axes.
         leading: x along them.
     """
 
+    squares: LeastSquares
     axes: LeadingAxes
     leading: Float[Array, " axes"]
 
-    def point(self, value: Float[Array, "*code"]) -> Point:
-        """Evaluate ½‖x − value·atoms‖²."""
-        error = self.dictionary.reconstruct(value) - self.x
-        return Point(value, self.dictionary.correlate(error), error, product(error, self.axes.basis))
+    def value(self, z: Float[Array, " atoms"]) -> Scalar:
+        """Return ½‖x − z @ atoms‖²."""
+        return self.squares.value(z)
+
+    def gradient(self, z: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
+        """Return the gradient, exactly."""
+        return self.squares.gradient(z)
+
+    def gradient_at_zero(self, like: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
+        """Return −x @ atomsᵀ."""
+        return self.squares.gradient_at_zero(like)
+
+    def curvature_bound(self, like: Float[Array, " atoms"]) -> Scalar:
+        """Return L."""
+        del like
+        return self.axes.lipschitz
+
+    def point(self, z: Float[Array, " atoms"]) -> Point:
+        """Evaluate exactly."""
+        point = self.squares.exact_point(z)
+        return point._replace(kept=(point.kept, product(point.kept, self.axes.basis)))
 
     def point_at_zero(self) -> Point:
         """Evaluate at the zero code, without a product."""
-        return super().point_at_zero()._replace(leading=-self.leading)
+        point = self.squares.point_at_zero()
+        return point._replace(kept=(point.kept, -self.leading))
 
-    def point_near(self, point: Point, value: Float[Array, "*code"]) -> Point:
-        """Evaluate at ``value``, with the gradient's change from ``point`` along the leading axes alone."""
+    def point_near(self, point: Point, z: Float[Array, " atoms"]) -> Point:
+        """Evaluate at ``z``, with the gradient's change from ``point`` along the leading axes alone."""
         atoms = self.axes.atoms
 
         def along_leading():
-            leading = product(value, atoms) - self.leading
-            return leading, product(leading - _leading(point), atoms.T)
+            leading = product(z, atoms) - self.leading
+            return leading, product(leading - point.kept[1], atoms.T)
 
         def exactly():
-            exact = self.point(value)
-            return _leading(exact), exact.gradient - point.gradient
+            exact = self.point(z)
+            return exact.kept[1], exact.gradient - point.gradient
 
         leading, change = lax.cond(self.axes.is_steep, along_leading, exactly)
-        return Point(value, point.gradient + change, leading=leading)
+        return Point(z, point.gradient + change, (None, leading))
 
-    def bending(self, old: Point, new: Point) -> Scalar:
-        """Return ‖d·atoms‖² for the step d between two points, where it is so along the leading axes."""
-        along = lambda: jnp.sum((_leading(new) - _leading(old)) ** 2)  # noqa: E731
-        exactly = lambda: jnp.sum((new.value - old.value) * (new.gradient - old.gradient))  # noqa: E731
+    def value_at(self, point: Point) -> Scalar:
+        """Return the value at an exact point, less that at 0."""
+        return self.squares.value_at(point._replace(kept=point.kept[0]))
+
+    def curvature_between(self, old: Point, new: Point, unit: Scalar) -> Scalar:
+        """Return ‖d @ atoms‖²/unit² for the step d between points, along the axes if they are steep."""
+        along = lambda: jnp.sum(((new.kept[1] - old.kept[1]) / unit) ** 2)  # noqa: E731
+        exactly = lambda: AbstractSmooth.curvature_between(self, old, new, unit)  # noqa: E731
         return lax.cond(self.axes.is_steep, along, exactly)
 
+    def misfit(self, point: Point, unit: Scalar | None = None) -> Misfit:
+        """Return the terms of a duality gap, at an exact point."""
+        return self.squares.misfit(point._replace(kept=point.kept[0]), unit)
 
-def _leading(point: Point) -> Array:
-    return cast(Array, point.leading)  # a LeadingProblem's points have it
-
-
-def with_leading_axes(problem: SparseCodingProblem, axes: LeadingAxes, leading: Array) -> LeadingProblem:
-    """Return ``problem`` with gradients along the leading axes; ``leading`` is its x along them."""
-    return LeadingProblem(**vars(problem), axes=axes, leading=leading)
+    def unit(self) -> Scalar:
+        """Return the power of two near the largest entry of x."""
+        return self.squares.unit()

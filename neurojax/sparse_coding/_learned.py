@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from .._checks import check_at_least, check_rank, check_real, check_shape, check_size
+from .._arrays import real_array
+from .._checks import check_at_least, check_rank, check_shape, check_size
 from .._precision import product
 from .._trees import constant
 from .._types import PRNGKey, Scalar
@@ -127,7 +128,7 @@ class ALISTA(_AbstractNetwork):
 
     The dictionary and W are constants: no gradient reaches them, so that Adam or plain descent leaves them
     alone. Weight decay would shrink them all the same; with ``trainable=network.trainable()`` in ``fit`` no
-    optimiser sees them.
+    optimizer sees them.
 
     Attributes:
         dictionary: the dictionary.
@@ -220,7 +221,7 @@ class ALISTA(_AbstractNetwork):
 def analytic_weights(dictionary: Dictionary) -> Float[Array, "atoms features"]:
     """Compute the W of least ‖W @ atomsᵀ‖_F² with wᵢ·aᵢ = 1: the weights that make atoms least alike.
 
-    wᵢ = M⁺aᵢ/(aᵢᵀM⁺aᵢ) with M = atomsᵀ @ atoms; of several minimisers, the one of least length. Computed as
+    wᵢ = M⁺aᵢ/(aᵢᵀM⁺aᵢ) with M = atomsᵀ @ atoms; of several minimizers, the one of least length. Computed as
     wᵢ = pᵢ/(pᵢ·aᵢ), pᵢ the rows of (atoms⁺)ᵀ = atoms @ M⁺: by singular values, without forming M, whose
     condition is the square of the dictionary's.
 
@@ -279,7 +280,7 @@ class CodeRegressionObjective(eqx.Module):
     ) -> tuple[Scalar, tuple[Any, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         del key  # inference is deterministic
-        x, code = batch
+        x, code = real_array("x", batch[0], "samples features"), real_array("code", batch[1], "samples atoms")
         if self.layer_weights is None:
             codes, weights = jax.vmap(model)(x)[:, None], jnp.ones(1, code.dtype)
         else:
@@ -320,6 +321,7 @@ class AmortizedInferenceObjective(eqx.Module):
     ) -> tuple[Scalar, tuple[Any, dict[str, Array]]]:
         """Return ``(loss, (state, metrics))``."""
         del key  # inference is deterministic
+        batch = real_array("batch", batch, "samples features")
         codes = jax.vmap(model)(batch)
         energies = jax.vmap(lambda x, code: energy(self.dictionary, x, code, self.penalty))(batch, codes)
         errors = batch - jax.vmap(self.dictionary.reconstruct)(codes)
@@ -354,9 +356,7 @@ def _trusted_counts(n_trusted: Sequence[int], n_layers: int, n_atoms: int) -> tu
 
 def _datum(x, n_features: int) -> Array:
     """Return one datum as an array, after checking its shape and dtype."""
-    x = jnp.asarray(x)
-    check_rank("x", x, "features")
-    check_real("x", x)
+    x = real_array("x", x, "features")
     check_size("x", x, 0, n_features, "features of the dictionary")
     return x
 

@@ -9,14 +9,16 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._arrays import native, real_array
 from .._checks import check_at_least, check_kind, check_nonnegative, check_rank, check_real, check_size
 from .._precision import product
+from .._rows import unit_of
 from .._types import Count, PRNGKey, Scalar
 from ..convergence import AbstractSolver
 from ..penalties import AbstractPenalty
 from ..training import AbstractGradientObjective, FitResult, fit
 from ._dictionary import Dictionary
-from ._learning import CodedBatch, SparseCodingObjective, count_unused, replace_atoms, worst_explained
+from ._learning import CodedBatch, SparseCodingObjective, WeightedData, count_unused, worst_explained
 
 __all__ = [
     "BlockCoordinateUpdate",
@@ -31,7 +33,7 @@ _NO_GRADIENT = optax.set_to_zero()
 
 
 class DictionaryStatistics(NamedTuple):
-    """What online learning carries along: all that the codes so far say about the atoms.
+    """The sufficient statistics of online learning: all that the codes so far say about the atoms.
 
     Attributes:
         code_products: A, the weighted mean of zᵀz over the data so far.
@@ -40,6 +42,8 @@ class DictionaryStatistics(NamedTuple):
         n_unused_steps: for each atom, the steps since any datum used it.
         n_steps: how many batches there were.
         candidates: the worst explained data of the last batch, at unit length, which unused atoms become.
+        unit: of data and codes in A and B, which hold squares divided by unit²: 1, but for data so small or
+            so large (beyond 1e±9) that squares would leave the range of numbers.
     """
 
     code_products: Float[Array, "atoms atoms"]
@@ -48,6 +52,7 @@ class DictionaryStatistics(NamedTuple):
     n_unused_steps: Int[Array, " atoms"]
     n_steps: Count
     candidates: Float[Array, "candidates features"]
+    unit: Scalar
 
     @classmethod
     def init(cls, dictionary: Dictionary) -> "DictionaryStatistics":
@@ -60,10 +65,13 @@ class DictionaryStatistics(NamedTuple):
             jnp.zeros(n_atoms, jnp.int32),
             jnp.zeros((), jnp.int32),
             jnp.zeros((_N_CANDIDATES, dictionary.n_features), dtype),
+            jnp.ones((), dtype),
         )
 
     def surrogate(self, atoms: Float[Array, "atoms features"]) -> Scalar:
         """Compute ½tr(DᵀAD) − tr(DᵀB): half the mean squared error at the codes so far, up to a constant.
+
+        In unit².
 
         Args:
             atoms: D.
@@ -71,6 +79,7 @@ class DictionaryStatistics(NamedTuple):
         Reference:
             Mairal et al. 2010, eq. 6.
         """
+        atoms = real_array("atoms", atoms, "atoms features")
         return jnp.sum(atoms * (0.5 * product(self.code_products, atoms) - self.data_products))
 
 
@@ -81,7 +90,9 @@ class OnlineDictionaryObjective(AbstractGradientObjective):
     W ← βW + n, A ← A + Σ(zᵀz − A)/W, B ← B + Σ(zᵀx − B)/W, β = (1 − 1/t)^forgetting.
     So a datum of batch s has a weight of (s/t)^forgetting at batch t. A and B are means: neither grows with
     the batch, and splitting the same data into other batches changes only how often the atoms move.
-    Samples that did not converge, or are not finite, are left out.
+    Samples that did not converge, or are not finite, are left out. Of `WeightedData`, x in B is replaced by
+    r + (w/m)(x − r), with the reconstruction r and the largest weight m of the batch: the surrogate is above
+    the weighted error and touches it at the present atoms, so that its minimum is a step down.
 
     Attributes:
         objective: gives inference, loss (the batch's mean energy, at the atoms before they move) and
@@ -105,6 +116,7 @@ class OnlineDictionaryObjective(AbstractGradientObjective):
 
     def check_data(self, model: Dictionary, data: Any) -> None:
         """Raise ``ValueError`` unless rows have as many features as the dictionary."""
+        data = native("data", data[0] if isinstance(data, tuple) else data)
         check_rank("data", data, "samples features")
         check_real("data", data)
         check_size("data", data, 1, model.n_features, "features of the dictionary")
@@ -113,7 +125,7 @@ class OnlineDictionaryObjective(AbstractGradientObjective):
         self,
         model: Dictionary,
         state: DictionaryStatistics,
-        batch: Float[Array, "batch features"],
+        batch: Float[Array, "batch features"] | WeightedData,
         key: PRNGKey,
     ) -> tuple[tuple[Scalar, tuple[DictionaryStatistics, dict[str, Array]]], Dictionary]:
         """Return ``((loss, (state, metrics)), gradient)``, the gradient zero."""
@@ -121,11 +133,11 @@ class OnlineDictionaryObjective(AbstractGradientObjective):
         _check_state(state)
         loss, metrics, coded = self.objective.judge(model, batch)
         gradient = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
-        return (loss, (_collect(state, model, coded, self.forgetting), metrics)), gradient
+        return (loss, (_collect(state, coded, self.forgetting), metrics)), gradient
 
 
 class BlockCoordinateUpdate(eqx.Module):
-    """What ``fit`` does to the atoms after each batch: `update_atoms`, then replace those that nothing uses.
+    """The update of the atoms after each batch: `update_atoms`, then replace those that nothing uses.
 
     Pass it as ``after_update`` beside an `OnlineDictionaryObjective`.
 
@@ -153,7 +165,7 @@ class BlockCoordinateUpdate(eqx.Module):
         model: Dictionary,
         opt_state: Any,
         state: DictionaryStatistics,
-        batch: Float[Array, "batch features"],
+        batch: Float[Array, "batch features"] | WeightedData,
         key: PRNGKey,
     ) -> tuple[Dictionary, Any, DictionaryStatistics]:
         """Return ``(model, opt_state, state)`` after the sweeps."""
@@ -162,7 +174,7 @@ class BlockCoordinateUpdate(eqx.Module):
         model = update_atoms(model, state, n_sweeps=self.n_sweeps, unit_length=self.unit_length)
         if self.replace_after is not None:
             is_dead = state.n_unused_steps >= self.replace_after
-            model, is_replaced = replace_atoms(model, is_dead, state.candidates)
+            model, is_replaced = model.replace_atoms(is_dead, state.candidates)
             state = _forget(state, is_replaced)
         return model, opt_state, state
 
@@ -178,7 +190,7 @@ def fit_dictionary_online(
     state: DictionaryStatistics | None = None,
     solver: AbstractSolver | None = None,
     tol: float | None = 1e-2,
-    max_steps: int = 1000,
+    max_steps: int = 5000,
     forgetting: Float[Array, ""] | float | int = 8.0,
     n_sweeps: int = 1,
     unit_length: bool = False,
@@ -193,7 +205,8 @@ def fit_dictionary_online(
     Args:
         dictionary: where to start.
         penalty: the penalty of the codes.
-        data: as for ``fit``: rows (samples, features), a sampler ``key -> batch``, or an iterator.
+        data: as for ``fit``: rows (samples, features) or `WeightedData` of such rows, a sampler
+            ``key -> batch``, or an iterator.
         n_steps: batches in all, ≥ 1.
         key: a typed PRNG key.
         batch_size: rows a batch; ``None``: all rows at each step. Only for arrays.
@@ -244,7 +257,7 @@ def fit_dictionary_online(
 def update_atoms(
     dictionary: Dictionary, statistics: DictionaryStatistics, *, n_sweeps: int = 1, unit_length: bool = False
 ) -> Dictionary:
-    """Minimise the statistics' surrogate over one atom after the other, ``n_sweeps`` times over all.
+    """Minimize the statistics' surrogate over one atom after the other, ``n_sweeps`` times over all.
 
     u = atomⱼ + (Bⱼ − Aⱼ @ atoms)/Aⱼⱼ, atomⱼ ← u/max(‖u‖, 1): the exact minimum within the unit ball, the
     other atoms held, so the surrogate never rises. With ``unit_length`` atomⱼ ← u/‖u‖, the minimum on the
@@ -262,7 +275,8 @@ def update_atoms(
         Mairal et al. 2010, algorithm 2.
     """
     check_at_least("n_sweeps", n_sweeps, 1)
-    products, pulls = statistics.code_products, statistics.data_products
+    products = real_array("code_products", statistics.code_products, "atoms atoms")
+    pulls = real_array("data_products", statistics.data_products, "atoms features")
     diagonal = jnp.diag(products)
     is_used = diagonal > jnp.finfo(diagonal.dtype).eps * jnp.max(diagonal)
 
@@ -278,25 +292,36 @@ def update_atoms(
     return eqx.tree_at(lambda d: d.atoms, dictionary, atoms)
 
 
-def _collect(
-    statistics: DictionaryStatistics, model: Dictionary, coded: CodedBatch, forgetting
-) -> DictionaryStatistics:
+def _collect(statistics: DictionaryStatistics, coded: CodedBatch, forgetting) -> DictionaryStatistics:
     """Add a coded batch to the statistics."""
     products, pulls, dtype = statistics.code_products, statistics.data_products, statistics.weight.dtype
-    data, codes = coded.data.astype(dtype), coded.codes.astype(dtype)
+    data, codes = coded.filled().astype(dtype), coded.codes.astype(dtype)
     n_steps = statistics.n_steps + 1
     n_new = jnp.sum(coded.is_converged).astype(dtype)
     kept = (1 - 1 / n_steps.astype(dtype)) ** jnp.asarray(forgetting, dtype)
     weight = kept * statistics.weight + n_new
     per_datum = 1 / jnp.maximum(weight, 1)
+    unit = _unit_of(statistics, data)
+    change = jnp.where(statistics.weight > 0, statistics.unit / unit, 1)
+    products, pulls = products * change**2, pulls * change**2
+    rows = codes / unit
     return DictionaryStatistics(
-        products + (product(codes.T, codes) - n_new * products) * per_datum,
-        pulls + (product(codes.T, data) - n_new * pulls) * per_datum,
+        products + (product(rows.T, rows) - n_new * products) * per_datum,
+        pulls + (product(rows.T, data / unit) - n_new * pulls) * per_datum,
         weight,
         count_unused(statistics.n_unused_steps, coded.solution.value),
         n_steps,
-        worst_explained(model, data, codes, _N_CANDIDATES),
+        worst_explained(coded, _N_CANDIDATES).astype(dtype),
+        unit,
     )
+
+
+def _unit_of(statistics: DictionaryStatistics, data: Array) -> Scalar:
+    """Return the unit of the statistics with a batch: the larger one of what has been seen and this."""
+    largest, unit = jnp.max(jnp.abs(data)), unit_of(data)
+    new = jnp.where((unit < 1e-9) | (unit > 1e9), unit, 1)
+    new = jnp.where(statistics.weight > 0, jnp.maximum(statistics.unit, new), new)
+    return jnp.where(largest > 0, new, statistics.unit)
 
 
 def _forget(statistics: DictionaryStatistics, is_gone: Bool[Array, " atoms"]) -> DictionaryStatistics:

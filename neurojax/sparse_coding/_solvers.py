@@ -1,6 +1,6 @@
 """Solvers that know the sparse-coding problem: the LCA, coordinate descent, and Optax on smooth energies."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import check_positive
-from .._proximal import require_prox
 from ..convergence import AbstractSolver
-from ._problem import SparseCodingProblem
+from ..proximal import AbstractCompositeProblem
+from ..proximal._problem import require_prox
 
 __all__ = ["LCA", "CoordinateDescent", "Gradient", "LCAState"]
 
@@ -41,7 +41,7 @@ class LCA(AbstractSolver):
     τ du/dt = b − u − (G − I)a with b = atoms·x and G the Gram matrix. Its fixed points are the stationary
     points of the energy, for atoms of any length. L1 gives Rozell's soft threshold; L0(λ²/2) the hard one,
     T(u) = u for |u| > λ. Atoms much shorter than 1 make it slow, and where L < 1 the fixed points that a
-    penalty which is not convex has here need not satisfy `encode`: normalise the atoms.
+    penalty which is not convex has here need not satisfy `encode`: normalize the atoms.
 
     Attributes:
         time_constant: τ in ms, > 0.
@@ -62,7 +62,7 @@ class LCA(AbstractSolver):
         if self.time_step is not None:
             check_positive("time_step", self.time_step)
 
-    def init(self, problem: SparseCodingProblem, value: Code) -> LCAState:
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> LCAState:
         """Start from the potentials that hold the code ``value``: u = a + ∇penalty(a) where a ≠ 0, else 0."""
         penalty = require_prox("LCA", problem.penalty)
         potential = jnp.where(value == 0, 0, value + penalty.gradient(value))
@@ -72,9 +72,9 @@ class LCA(AbstractSolver):
             step = jnp.asarray(self.time_step / self.time_constant)
         return LCAState(potential, value, step.astype(value.dtype))
 
-    def step(self, problem: SparseCodingProblem, state: LCAState) -> LCAState:
+    def step(self, problem: AbstractCompositeProblem, state: LCAState) -> LCAState:
         """Integrate over one time step."""
-        drive = problem.correlation(state.activity) + state.activity
+        drive = state.activity - problem.smooth.gradient(state.activity)
         potential = state.potential + state.step * (drive - state.potential)
         activity = require_prox("LCA", problem.penalty).prox(potential, jnp.ones((), potential.dtype))
         return LCAState(potential, activity, state.step)
@@ -98,7 +98,9 @@ class CoordinateDescent(AbstractSolver):
         Friedman, Hastie & Tibshirani 2010, section 2 ("covariance updates").
     """
 
-    def init(self, problem: SparseCodingProblem, value: Code) -> Code:
+    needs_gram: ClassVar[bool] = True
+
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> Code:
         """Start from ``value``."""
         require_prox("CoordinateDescent", problem.penalty)
         if not problem.penalty.is_separable:
@@ -109,7 +111,7 @@ class CoordinateDescent(AbstractSolver):
         _require_gram(problem)
         return value
 
-    def step(self, problem: SparseCodingProblem, state: Code) -> Code:
+    def step(self, problem: AbstractCompositeProblem, state: Code) -> Code:
         """Sweep over the atoms once."""
         gram = _require_gram(problem)
 
@@ -121,7 +123,7 @@ class CoordinateDescent(AbstractSolver):
             correlation = correlation - (new - old)[..., None] * gram[i]
             return code.at[..., i].set(new), correlation
 
-        carry = state, problem.correlation(state)
+        carry = state, -problem.smooth.gradient(state)
         return lax.fori_loop(0, state.shape[-1], update, carry)[0]
 
     def value(self, state: Code) -> Code:
@@ -153,8 +155,8 @@ class Gradient(AbstractSolver):
 
     transform: optax.GradientTransformation = eqx.field(static=True)
 
-    def init(self, problem: SparseCodingProblem, value: Code) -> _GradientState:
-        """Start from ``value`` with a fresh optimiser state."""
+    def init(self, problem: AbstractCompositeProblem, value: Code) -> _GradientState:
+        """Start from ``value`` with a fresh optimizer state."""
         if not problem.penalty.is_smooth:
             raise ValueError(
                 f"Gradient: expected a smooth penalty (SmoothL1, Gaussian, Cauchy), "
@@ -162,9 +164,9 @@ class Gradient(AbstractSolver):
             )
         return _GradientState(value, self.transform.init(value))
 
-    def step(self, problem: SparseCodingProblem, state: _GradientState) -> _GradientState:
+    def step(self, problem: AbstractCompositeProblem, state: _GradientState) -> _GradientState:
         """Update once along the energy's gradient."""
-        gradient = problem.smooth_gradient(state.value) + problem.penalty.gradient(state.value)
+        gradient = problem.stationarity(state.value)
         change, optimizer = self.transform.update(gradient, state.optimizer, state.value)
         return _GradientState(optax.apply_updates(state.value, change), optimizer)
 
@@ -173,13 +175,15 @@ class Gradient(AbstractSolver):
         return state.value
 
 
-def _require_gram(problem: SparseCodingProblem) -> Array:
-    if problem.gram is None:
-        kind = type(problem.dictionary).__name__
+def _require_gram(problem: AbstractCompositeProblem) -> Array:
+    gram = getattr(problem.smooth, "gram", None)
+    if gram is None:
+        kind = type(problem.smooth).__name__
         raise ValueError(
-            f"CoordinateDescent: expected a problem that holds its Gram matrix, got none for {kind}."
+            "CoordinateDescent: expected a problem that holds its dictionary's Gram matrix, got none "
+            f"in its {kind}; dictionaries without one, and weights of the data, take another solver."
         )
-    return problem.gram
+    return gram
 
 
 def _coordinate(penalty, i, shape):

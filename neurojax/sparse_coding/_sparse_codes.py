@@ -1,13 +1,17 @@
 """Codes that are mostly zero, held by their active units."""
 
+from functools import partial
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 from scipy.sparse import csr_array
 
-from .._checks import check_at_least, check_rank, check_real, check_shape, is_concrete
+from .._arrays import native, real_array
+from .._checks import check_at_least, check_rank, check_shape, is_concrete
 from ..convergence import Solution, Status
 
 __all__ = ["SparseCodes", "keep_largest", "sparse_codes"]
@@ -28,8 +32,8 @@ class SparseCodes(eqx.Module):
             different shapes, and for n_atoms < 1.
     """
 
-    indices: Int[Array | np.ndarray, "samples width"]
-    values: Float[Array | np.ndarray, "samples width"]
+    indices: Int[Array | np.ndarray, "samples width"] = eqx.field(converter=partial(native, "indices"))
+    values: Float[Array | np.ndarray, "samples width"] = eqx.field(converter=partial(native, "values"))
     n_atoms: int = eqx.field(static=True)
 
     def __check_init__(self):
@@ -42,10 +46,7 @@ class SparseCodes(eqx.Module):
 
         Gradient: each value has that of its coefficient.
         """
-        values = jnp.asarray(self.values)
-        rows = jnp.arange(values.shape[0])[:, None]
-        dense = jnp.zeros((values.shape[0], self.n_atoms), values.dtype)
-        return dense.at[rows, self.indices].set(values, mode="drop")
+        return _dense(jnp.asarray(self.values), self.indices, self.n_atoms)
 
     def to_scipy(self) -> csr_array:
         """Return the codes as a matrix of compressed rows on the host; not for ``jit``."""
@@ -84,9 +85,7 @@ def sparse_codes(codes: Float[ArrayLike, "samples atoms"], width: int) -> Sparse
         >>> codes.to_dense().tolist()
         [[0.0, 2.0, 0.0, -3.0], [0.0, 0.0, 1.0, 0.0]]
     """
-    codes = jnp.asarray(codes)
-    check_rank("codes", codes, "samples atoms")
-    check_real("codes", codes)
+    codes = real_array("codes", codes, "samples atoms")
     n_atoms = codes.shape[1]
     _check_width("width", width, n_atoms)
     _, indices = lax.top_k(jnp.abs(lax.stop_gradient(codes)), width)
@@ -126,6 +125,12 @@ def _check_width(name: str, width: int, n_atoms: int) -> None:
     check_at_least(name, width, 1)
     if width > n_atoms:
         raise ValueError(f"{name}: expected at most the number of atoms, {n_atoms}, got {width}.")
+
+
+@partial(jax.jit, static_argnames="n_atoms")
+def _dense(values: Array, indices: Array, n_atoms: int) -> Array:
+    dense = jnp.zeros((values.shape[0], n_atoms), values.dtype)
+    return dense.at[jnp.arange(values.shape[0])[:, None], indices].set(values, mode="drop")
 
 
 @eqx.filter_jit

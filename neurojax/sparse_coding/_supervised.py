@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_nonnegative, check_rank, check_real, check_size
+from .._arrays import real_array, whole_array
+from .._checks import check_nonnegative, check_size
 from .._precision import product
 from .._types import PRNGKey, Scalar
 from ..convergence import AbstractGradient, AbstractSolver, Implicit, Solution, Status
@@ -58,14 +59,11 @@ class SparseClassifier(eqx.Module):
         bias: Float[ArrayLike, " classes"],
     ):
         self.dictionary = dictionary
-        self.weights, self.bias = jnp.asarray(weights), jnp.asarray(bias)
+        self.weights = real_array("weights", weights, "atoms classes")
+        self.bias = real_array("bias", bias, "classes")
 
     def __check_init__(self):
-        check_rank("weights", self.weights, "atoms classes")
-        check_real("weights", self.weights)
         check_size("weights", self.weights, 0, self.dictionary.n_atoms, "atoms of the dictionary")
-        check_rank("bias", self.bias, "classes")
-        check_real("bias", self.bias)
         check_size("bias", self.bias, 0, self.n_classes, "classes, as weights has columns,")
 
     @property
@@ -75,7 +73,7 @@ class SparseClassifier(eqx.Module):
 
     def logits(self, code: Float[ArrayLike, "*batch atoms"]) -> Float[Array, "*batch classes"]:
         """Return ``code @ weights + bias``: the log-probability of each class, up to a constant a code."""
-        return product(code, self.weights) + self.bias
+        return product(real_array("code", code), self.weights) + self.bias
 
 
 class TaskDrivenObjective(eqx.Module):
@@ -145,9 +143,8 @@ class TaskDrivenObjective(eqx.Module):
         """Return ``(loss, (state, metrics))``."""
         del key  # inference is deterministic
         xs, labels = batch
+        xs, labels = real_array("xs", xs, "samples features"), whole_array("labels", labels, "samples")
         check_size("labels", labels, 0, xs.shape[0], "labels, one a row of xs,")
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise ValueError(f"labels: expected whole numbers, got dtype {labels.dtype}.")
         solution = self.infer(model.dictionary, xs)
         is_converged = solution.status == Status.converged
         codes = jnp.where(is_converged[:, None], solution.value, 0)

@@ -7,10 +7,10 @@ after it was cut off, evaluates on held-out data, and stops at the first number 
 from ._checkpoint import Checkpoint
 from ._fit import FitResult, fit
 from ._history import Evaluation, History
+from ._interruption import InterruptedRunError, TerminatedError
 from ._loop import NonFiniteLossError
 from ._objectives import AbstractGradientObjective, AbstractObjective
 from ._sources import BatchIterator
-from ._termination import TerminatedError
 
 __all__ = [
     "AbstractGradientObjective",
@@ -20,6 +20,7 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "History",
+    "InterruptedRunError",
     "NonFiniteLossError",
     "TerminatedError",
     "fit",

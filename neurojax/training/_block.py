@@ -8,18 +8,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from neurojax._checks import is_key
-from neurojax.distributed import constrain_everywhere
-from neurojax.runs import check_description, describe_tree
-
+from .._checks import is_key
+from ..distributed import constrain_everywhere
+from ..runs import check_description, describe_tree
 from ._objectives import loss_and_gradient
 from ._sources import AbstractSource
 
-__all__ = ["Learner", "Program", "laid_out", "layout_of", "metric_buffers", "run_block"]
+__all__ = [
+    "Learner",
+    "Program",
+    "finite_leaves",
+    "gradient_of",
+    "laid_out",
+    "layout_of",
+    "metric_buffers",
+    "new_parameters",
+    "numbers_of",
+    "run_block",
+]
 
 
 class Learner(eqx.Module):
-    """What an update changes."""
+    """Model, optimizer state and objective state: the carry of the updates."""
 
     model: Any
     opt_state: Any
@@ -27,7 +37,7 @@ class Learner(eqx.Module):
 
 
 class Program(eqx.Module):
-    """What an update is: nothing in it changes while a run lasts."""
+    """Constants of a run: objective, optimizer, hook after an update, trainable mask, keys and layout."""
 
     objective: Any
     optimizer: optax.GradientTransformation
@@ -68,19 +78,29 @@ def laid_out(layout: tuple | None, learner: Learner, put=jax.device_put) -> Lear
     return eqx.combine(jax.tree.unflatten(form, leaves), static)
 
 
+# Compiled by themselves too, so that describing a run traces them once for both.
+gradient_of = eqx.filter_jit(loss_and_gradient)
+
+
+@eqx.filter_jit
+def new_parameters(optimizer: optax.GradientTransformation, mask, model, opt_state, gradient, loss):
+    """Return the model and the optimizer's state after a step along the gradient."""
+    optimizer, trained = optax.with_extra_args_support(optimizer), eqx.filter(model, mask)
+    updates, opt_state = optimizer.update(gradient, opt_state, trained, value=loss)
+    return eqx.apply_updates(model, updates), opt_state
+
+
+@eqx.filter_jit
 def _take_step(program: Program, source: AbstractSource, learner: Learner, step):
     """Return ``(learner, metrics)`` after one update."""
     keys = jax.random.split(jax.random.fold_in(program.step_key, step), 3)
     batch = source.take(step, program.epoch_key, keys[0])
     model, opt_state = learner.model, learner.opt_state
-    output = loss_and_gradient(program.objective, program.mask, model, learner.state, batch, keys[1])
+    output = gradient_of(program.objective, program.mask, model, learner.state, batch, keys[1])
     (loss, (state, metrics)), gradient = output
-    trained = eqx.filter(model, program.mask)
     _check_same(learner.state, state, "objective: state")
-    _check_same(trained, gradient, "objective: gradient")
-    optimizer = optax.with_extra_args_support(program.optimizer)
-    updates, opt_state = optimizer.update(gradient, opt_state, trained, value=loss)
-    model = eqx.apply_updates(model, updates)
+    _check_same(eqx.filter(model, program.mask), gradient, "objective: gradient")
+    model, opt_state = new_parameters(program.optimizer, program.mask, model, opt_state, gradient, loss)
     if program.after_update is not None:
         output = program.after_update(model, opt_state, state, batch, keys[2])
         if not isinstance(output, tuple) or len(output) != 3:
@@ -105,8 +125,8 @@ def run_block(program: Program, source: AbstractSource, learner: Learner, buffer
     """Take ``n_steps`` updates (a traced number: one compilation serves every length).
 
     Returns:
-        ``(learner, metrics, finite)``: ``metrics`` fills the first ``n_steps`` slots of
-        ``buffers``, ``finite`` has one truth value for each trainable leaf.
+        ``(learner, metrics, finite)``: ``metrics`` fills the first ``n_steps`` slots of ``buffers``,
+        ``finite`` is what `finite_leaves` says of the learner.
     """
     arrays, static = eqx.partition(learner, eqx.is_array)
 
@@ -118,6 +138,18 @@ def run_block(program: Program, source: AbstractSource, learner: Learner, buffer
 
     arrays, buffers = jax.lax.fori_loop(0, n_steps, body, (arrays, buffers))
     learner = eqx.combine(arrays, static)
-    trained = jax.tree.leaves(eqx.filter(learner.model, program.mask))
-    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in trained])
-    return learner, *constrain_everywhere((buffers, finite))
+    return learner, *constrain_everywhere((buffers, finite_leaves(learner)))
+
+
+def numbers_of(learner: Learner) -> dict[str, jax.Array]:
+    """Return the arrays of real or complex numbers in a learner, by path: parameters and all states."""
+    flat = jax.tree_util.tree_flatten_with_path(eqx.filter(learner, eqx.is_inexact_array))[0]
+    return {jax.tree_util.keystr(keys).lstrip("."): leaf for keys, leaf in flat}
+
+
+@eqx.filter_jit
+def finite_leaves(learner: Learner) -> jax.Array:
+    """Return for each of these arrays whether all numbers are finite, and whether none is NaN."""
+    leaves = numbers_of(learner).values()
+    is_finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+    return jnp.stack([jnp.stack(is_finite), jnp.stack([~jnp.any(jnp.isnan(leaf)) for leaf in leaves])])

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,20 +9,19 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from neurojax.distributed import place, set_mesh
-
+from .._terminal import is_shown
+from ..distributed import place, set_mesh
 from ._block import Learner, Program, layout_of
 from ._checkpoint import Checkpoint, CheckpointStore, Snapshot
 from ._history import Evaluation, History
-from ._loop import Plan, resume, run_blocks
+from ._identity import flat_identity, run_identity
+from ._loop import Plan, Stepper, resume, run_blocks
 from ._objectives import check_rows
-from ._sources import BatchIterator, as_source, from_store, is_store, on_device
+from ._sources import as_source, from_store, is_store, on_device, peek
 from ._start import (
     check_arguments,
     check_processes_agree,
-    fingerprint,
     numbers_to_arrays,
-    run_identity,
     trainable_mask,
 )
 
@@ -31,7 +29,7 @@ __all__ = ["FitResult", "fit"]
 
 
 class FitResult(NamedTuple):
-    """What training leaves.
+    """The result of training.
 
     Attributes:
         model: the model after the last update, or at the best evaluation if that was asked for.
@@ -72,10 +70,15 @@ def fit(
     ``model += optimizer.update(gradient)`` on the trainable leaves, then ``after_update``. What it
     does depends on s and ``key`` alone, never on where blocks begin or end.
 
-    A run with a ``checkpoint`` goes on from the last one found in its folder: killed at any moment,
-    the same call ends with the parameters and history of a run that was never cut off, bit for bit
-    (on the same machine). With a larger ``n_steps`` a finished run is continued. A run that was stopped
-    early is finished: it is returned as it is, with a warning.
+    With a ``checkpoint``, the run is resumed from the last one in its folder. If the process is killed, run
+    the same call again: it ends with the parameters and the history of a run that was never cut off, bit for
+    bit (on the same machine). A folder that holds another run is refused; `Checkpoint` says what is compared,
+    and how to change a learning rate on purpose. A larger ``n_steps`` continues a finished run. A run that
+    has taken all its steps, or was stopped early, is returned as it is, with a warning.
+
+    With a ``checkpoint``, the first update is computed once more at the beginning, to know the run by. After
+    a number has become NaN or infinite, the updates of its block are repeated to find the first. Callbacks
+    inside the objective then run again.
 
     Args:
         model: any pytree, such as an Equinox module.
@@ -113,12 +116,14 @@ def fit(
 
     Raises:
         ValueError: before the first update, if an argument is not as described; the message names it. Also
-            for a checkpoint of another model or settings, and for an iterator that ends too soon.
-        OSError: if the checkpoint's folder cannot be written to.
+            for a checkpoint of another run, and for an iterator that ends too soon.
+        OSError: if the checkpoint's folder cannot be written to, or another process writes there.
         TerminatedError: on SIGTERM, with a ``checkpoint``: after the block, which is saved first. It is a
             ``SystemExit`` of code 143; the same call goes on.
-        NonFiniteLossError: after a block in which the loss, a metric or a parameter was not finite; such a
-            block is never saved.
+        InterruptedRunError: on Ctrl-C, likewise. It is a ``KeyboardInterrupt``; a second Ctrl-C raises a
+            plain one at once.
+        NonFiniteLossError: after a block in which the loss, a metric, or a number in the model, the
+            optimizer's state or ``state`` became NaN or infinite; such a block is never saved.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -131,10 +136,11 @@ def fit(
         (3.0, 50)
     """
     check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint)
-    show = sys.stderr.isatty() if progress is None else progress
+    show = is_shown(progress)
     evaluation_key = jax.random.split(key, 3)[2]
     plan = Plan(n_steps, steps_per_block, evaluate, evaluation_key, checkpoint, callback, show, mesh)
-    if is_store(data):
+    is_stored = is_store(data)
+    if is_stored:
         data, batch_size = from_store(data, batch_size, key), None
     with set_mesh(mesh):
         learner, program = _start(
@@ -143,42 +149,53 @@ def fit(
         source = as_source(data, batch_size, mesh)
         if source is not None and not callable(data):
             check_rows(objective, model, data)
+        first = peek(data, mesh) if source is None and checkpoint is not None else source
+        stepper = Stepper(program, source, first, data, plan)
+        stepper.prepare(learner)
         identity = {}
         if checkpoint is not None or jax.process_count() > 1:
-            identity = run_identity(key, batch_size, data, program, evaluate)
+            identity = run_identity(
+                {} if checkpoint is None else checkpoint.settings,
+                data,
+                key=key,
+                batch_size=batch_size,
+                source=first,
+                is_stored=is_stored,
+                program=program,
+                learner=learner,
+                evaluate=evaluate,
+                evaluation_key=evaluation_key,
+            )
             counts = {"n_steps": n_steps, "steps_per_block": steps_per_block}
-            settings = counts | identity | fingerprint("model", model)
-            check_processes_agree(checkpoint, callback, mesh, settings)
-        snapshot = _run(program, source, data, learner, plan, identity)
+            check_processes_agree(checkpoint, callback, mesh, counts | flat_identity(identity))
+        snapshot = _run(stepper, learner, plan, identity)
     chosen = snapshot.best if snapshot.best is not None else snapshot.learner
     return FitResult(chosen.model, chosen.opt_state, chosen.state, snapshot.history)
 
 
 def _start(model, objective, state, optimizer, key, *, trainable, after_update, mesh):
     """Return what an update changes, and what it is, both where they belong."""
-    model, state = on_device(model), numbers_to_arrays(on_device(state))
+    model, state = on_device(model, "model"), numbers_to_arrays(on_device(state, "state"))
     mask = trainable_mask(model, trainable)
     model = place(model, mesh)
     opt_state = on_device(optimizer.init(eqx.filter(model, mask)))
     learner = place(Learner(model, opt_state, state), mesh)
     step_key, epoch_key, _ = jax.random.split(key, 3)
-    program = Program(on_device(objective), optimizer, on_device(after_update), mask, step_key, epoch_key)
+    program = Program(
+        on_device(objective, "objective"), optimizer, on_device(after_update), mask, step_key, epoch_key
+    )
     if mesh is not None:
         program = dataclasses.replace(place(program, mesh), layout=layout_of(learner))
     return learner, program
 
 
-def _run(program: Program, source, data: Any, learner: Learner, plan: Plan, identity: dict) -> Snapshot:
+def _run(stepper: Stepper, learner: Learner, plan: Plan, identity: dict) -> Snapshot:
     """Go on from the last checkpoint, if there is one, to the end."""
-    snapshot, store = Snapshot(0, learner, None, History()), None
-    if plan.checkpoint is not None:
-        if source is None and not isinstance(data, BatchIterator):
-            raise ValueError("data: expected an iterator with get_state and set_state, got one without.")
-        store = CheckpointStore(plan.checkpoint, identity)
+    snapshot = Snapshot(0, learner, None, History())
+    if plan.checkpoint is None:
+        return run_blocks(stepper, snapshot, plan, None)
+    store = CheckpointStore(plan.checkpoint, identity)
     try:
-        if store is not None:
-            snapshot = resume(store, snapshot, data, source is None, plan.n_steps, program.layout)
-        return run_blocks(program, source, data, snapshot, plan, store)
+        return run_blocks(stepper, resume(store, stepper, snapshot, plan), plan, store)
     finally:
-        if store is not None:
-            store.close()
+        store.close()

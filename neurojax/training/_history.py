@@ -1,4 +1,4 @@
-"""What was recorded, step by step."""
+"""The record of a run, step by step."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,8 @@ class Evaluation:
 
     Attributes:
         function: ``function(model, state, key) -> dict of scalars``, called on the host (jit what it
-            computes); the key is the same each time, so that differences come from the model.
+            computes); the key is the same each time, so that differences come from the model. One that is
+            jitted itself, or an Equinox module, is compared when a run is resumed.
             ``"loss"`` is the one that is watched.
         every: how many steps lie between evaluations; they fall on its multiples.
         patience: stop after so many evaluations in a row without a new lowest ``"loss"``; ``None``: never.

@@ -1,4 +1,4 @@
-"""What is minimised, and how its gradient is had."""
+"""Training objectives and their gradients."""
 
 from abc import abstractmethod
 from typing import Any
@@ -26,7 +26,7 @@ class _CheckedObjective(eqx.Module):
 
 
 class AbstractObjective(_CheckedObjective):
-    """A loss, whose gradient is had by differentiating it.
+    """A loss whose gradient is computed by automatic differentiation.
 
     Any callable of the same form will do; a module keeps its settings (strengths, tolerances)
     as array leaves, so that they are arguments of the compiled step and part of what a resumed

@@ -1,4 +1,4 @@
-"""Where batches come from: arrays in shuffled epochs, a sampler, or an iterator on the host."""
+"""Sources of batches: arrays in shuffled epochs, a sampler, or an iterator on the host."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -10,10 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from neurojax._checks import check_at_least, is_key
-from neurojax._random import permuted
-from neurojax.data import batches
-from neurojax.distributed import ambient_mesh, constrain_rows, n_shards, over_rows, place, shard_rows
+from .._arrays import device_array, native_leaves
+from .._checks import check_at_least, is_key
+from .._random import permuted
+from ..data import batches
+from ..distributed import (
+    ambient_mesh,
+    constrain_rows,
+    join_rows,
+    n_shards,
+    over_rows,
+    place,
+    shard_rows,
+)
+from ._positions import position_as_json
 
 __all__ = [
     "AbstractSource",
@@ -22,7 +32,9 @@ __all__ = [
     "as_source",
     "from_store",
     "is_store",
+    "next_batch",
     "on_device",
+    "peek",
 ]
 
 _MOST_ROWS = 2**31 - 1  # the number of a row is an int32
@@ -102,7 +114,7 @@ class ShuffledRows(AbstractSource):
 
 
 def is_store(data: Any) -> bool:
-    """Return whether data are rows that lie elsewhere, to be had by their numbers."""
+    """Return whether the data are rows in a store, which are read by their indices."""
     return not isinstance(data, (jax.Array, np.ndarray)) and all(
         hasattr(data, name) for name in ("shape", "dtype", "__getitem__", "__len__")
     )
@@ -116,7 +128,7 @@ def from_store(data: Any, batch_size: int | None, key: jax.Array) -> BatchIterat
     return batches(data, batch_size, seed=seed)
 
 
-def on_device(tree):
+def on_device(tree, name: str = "data"):
     """Return the tree with its NumPy arrays as JAX arrays, and no dtype weak."""
 
     def convert(leaf):
@@ -124,10 +136,31 @@ def on_device(tree):
             return leaf
         if is_key(leaf):
             return leaf
-        leaf = jnp.asarray(leaf)
-        return jax.lax.convert_element_type(leaf, leaf.dtype)
+        if isinstance(leaf, jax.Array):
+            return jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+        return device_array(np.asarray(leaf))
 
-    return jax.tree.map(convert, tree)
+    return jax.tree.map(convert, native_leaves(name, tree))
+
+
+def peek(data: Any, mesh: Mesh | None) -> GivenBatch | None:
+    """Return the next batch of an iterator, which then stands where it stood; ``None`` at its end."""
+    if not isinstance(data, BatchIterator):
+        raise ValueError("data: expected an iterator with get_state and set_state, got one without.")
+    position = data.get_state()
+    position_as_json(position)
+    try:
+        return next_batch(data, mesh)
+    except StopIteration:
+        return None
+    finally:
+        data.set_state(position)
+
+
+def next_batch(data: Iterator, mesh: Mesh | None) -> GivenBatch:
+    """Take a batch from an iterator on the host."""
+    batch = on_device(next(data))
+    return GivenBatch(batch if mesh is None else join_rows(batch, mesh, name="data"))
 
 
 def _count_rows(data) -> int:

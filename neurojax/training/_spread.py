@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, UInt32
 
-from neurojax._checks import is_key
-from neurojax._random import mixed_bits
+from .._checks import is_key
+from .._random import mixed_bits
 
 __all__ = ["checksum", "spread_arrays", "without_spread"]
 

@@ -1,7 +1,6 @@
-"""What is checked and prepared before the first update."""
+"""Checks and preparations before the first update."""
 
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,25 +8,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from neurojax._checks import check_at_least, check_finite, is_key
-from neurojax.distributed import check_same_settings, gather
-from neurojax.runs import describe_tree, plain_settings, tree_arrays
-
-from ._block import Program
+from .._checks import check_at_least, check_finite, is_key
+from ..distributed import check_same_settings
 from ._checkpoint import Checkpoint
 from ._history import Evaluation
+from ._identity import PARTS
 from ._sources import on_device
 
 __all__ = [
     "check_arguments",
     "check_processes_agree",
-    "fingerprint",
     "numbers_to_arrays",
-    "run_identity",
     "trainable_mask",
 ]
-
-_SHOWN_SIZE = 4
 
 
 def check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint) -> None:
@@ -42,8 +35,18 @@ def check_arguments(key, n_steps, steps_per_block, evaluate, checkpoint) -> None
         check_at_least("evaluate.every", evaluate.every, 1)
         if evaluate.patience is not None:
             check_at_least("evaluate.patience", evaluate.patience, 1)
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        raise ValueError(f"checkpoint: expected a Checkpoint, got {type(checkpoint).__name__}.")
+    if checkpoint is not None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise ValueError(f"checkpoint: expected a Checkpoint, got {type(checkpoint).__name__}.")
+        check_part_names("checkpoint.may_change", checkpoint.may_change)
+
+
+def check_part_names(name: str, parts: Any) -> None:
+    """Raise ``ValueError`` unless ``parts`` are names of parts of a run."""
+    is_sequence = isinstance(parts, Sequence) and not isinstance(parts, str)
+    unknown = [part for part in parts if part not in PARTS] if is_sequence else [parts]
+    if unknown:
+        raise ValueError(f"{name}: expected a sequence of {', '.join(PARTS)}, got {unknown[0]!r}.")
 
 
 def numbers_to_arrays(state: Any) -> Any:
@@ -78,27 +81,6 @@ def trainable_mask(model: Any, trainable: Any) -> Any:
     return mask
 
 
-def fingerprint(name: str, tree: Any) -> dict[str, Any]:
-    """Return by path what a tree holds: settings and small arrays as they are, large ones by a checksum."""
-    arrays, entries = tree_arrays(gather(tree)), {}
-    for path, entry in describe_tree(tree).items():
-        if "value" in entry:
-            entries[name + path] = entry["value"]
-            continue
-        array = np.ascontiguousarray(arrays[path])
-        shown = array.tolist() if array.size <= _SHOWN_SIZE else f"checksum {zlib.crc32(array.tobytes()):08x}"
-        entries[name + path] = f"{entry['dtype']}{entry['shape']} {shown}"
-    return entries
-
-
-def _data_identity(data: Any) -> dict[str, Any]:
-    """Return what decides the batches: the data themselves, or what an iterator says of its own."""
-    settings = getattr(data, "settings", None)
-    if isinstance(data, Iterator) and isinstance(settings, Mapping):
-        return {f"data.{name}": value for name, value in plain_settings(settings).items()}
-    return fingerprint("data", "an iterator" if isinstance(data, Iterator) else data)
-
-
 def check_processes_agree(
     checkpoint: Checkpoint | None, callback: Any, mesh: Mesh | None, settings: Mapping[str, Any]
 ) -> None:
@@ -107,22 +89,4 @@ def check_processes_agree(
     own: dict[str, Any] = {"mesh": laid, "callback": "none" if callback is None else "one"}
     if checkpoint is not None:
         own |= {"checkpoint.every": checkpoint.every, "checkpoint.keep": checkpoint.keep}
-        own["checkpoint.settings"] = plain_settings(checkpoint.settings)
     check_same_settings("fit", own | dict(settings))
-
-
-def run_identity(
-    key: Any, batch_size: int | None, data: Any, program: Program, evaluate: Evaluation | None
-) -> dict:
-    """Return what a resumed run must have in common with the one that was cut off."""
-    watched = None if evaluate is None else [evaluate.every, evaluate.patience, evaluate.keep_best]
-    return {
-        "key": jax.random.key_data(key).tolist(),
-        "batch_size": batch_size,
-        **_data_identity(data),
-        **fingerprint("objective", program.objective),
-        **fingerprint("after_update", program.after_update),
-        **fingerprint("trainable", program.mask),
-        "evaluate (every, patience, keep_best)": watched,
-        **fingerprint("evaluate.function", None if evaluate is None else evaluate.function),
-    }
