@@ -8,7 +8,7 @@ import numpy as np
 from conftest_gradients import repeat
 from jaxtyping import Array
 
-from neurojax.convergence import AbstractSolver, AbstractStationaryProblem, Tangent, iterate
+from neurojax.convergence import AbstractSolver, AbstractStationaryProblem, Tangent, iterate, masked
 
 
 class Bowl(AbstractStationaryProblem):
@@ -35,7 +35,7 @@ class Bowl(AbstractStationaryProblem):
 
     def tangent(self, value):
         _, hessian = jax.linearize(self.stationarity, value)
-        return Tangent(self.free, hessian, jnp.sum(self.root**2, axis=-1) + self.bend)
+        return Tangent(masked(self.free), hessian, jnp.sum(self.root**2, axis=-1) + self.bend)
 
 
 class HeavyBallState(NamedTuple):

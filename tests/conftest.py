@@ -1,9 +1,11 @@
 """Quick compilation for all tests; fixtures: double precision on request, messages without type checks."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import jax
 import jaxtyping
 import pooch
@@ -26,7 +28,14 @@ CACHE = {
     "jax_compilation_cache_dir": str(COMPILED),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
+    "jax_traceback_in_locations_limit": 0,  # nobody reads where an operation of a compiled test was written
 }
+
+
+# The same examples in each run: a change fails for what it does, and not for the examples of the day.
+# `pytest --hypothesis-profile=default` looks for new ones.
+hypothesis.settings.register_profile("same-examples", derandomize=True, database=None)
+hypothesis.settings.load_profile("same-examples")
 
 
 def pytest_configure(config):
@@ -45,6 +54,44 @@ def forget_too_much():
     """Empty the folder of compiled programs when it has grown over its limit, before any worker starts."""
     if COMPILED.exists() and sum(path.stat().st_size for path in COMPILED.iterdir()) > COMPILED_LIMIT:
         shutil.rmtree(COMPILED)
+
+
+# Each program that a process holds has memory mapped for its code. With ten thousand such areas (Linux ends a
+# process at 65,530) the kernel takes three times as long for each change of them, and all of JAX with it.
+AREAS = Path("/proc/self/maps")
+AREAS_LIMIT = 4000  # a process that only imported everything has about 1600
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Make the examples of docstrings slow tests: what they show, other tests hold."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("slow")
+
+
+def pytest_collection_finish(session):
+    """Spare the garbage collector what stays to the end: the modules and the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Let go of compiled programs after a file of tests, when there are many."""
+    if (nextitem is None or nextitem.path != item.path) and memory_areas() > AREAS_LIMIT:
+        jax.clear_caches()
+        gc.collect()
+
+
+def memory_areas():
+    """Return the number of separately mapped areas of memory, 0 where the system does not tell."""
+    return AREAS.read_bytes().count(b"\n") if AREAS.exists() else 0
+
+
+def pytest_sessionfinish(session):
+    """Spare pytest's last collections of garbage a walk through all that is left."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,6 +39,7 @@ from neurojax.data import (
     ImageFolder,
     ShardedRows,
     load_images,
+    load_responses,
     read_arrays,
     stringer_orientations,
     stringer_split,
@@ -46,7 +47,7 @@ from neurojax.data import (
 from neurojax.data._binarized import _read_amat
 from neurojax.data._cifar import _members, _read_xz
 from neurojax.data._digits import read_idx
-from neurojax.data._shards import _is_unfinished
+from neurojax.data._shard_writing import _is_unfinished
 from neurojax.runs import (
     RunFolder,
     changed_settings,
@@ -151,6 +152,8 @@ LOADERS = {
     "npz images": Loader("input.npz", valid.npz_bases, images_of),
     "mat": Loader("input.mat", valid.mat_bases, lambda path: read_arrays(path, most_bytes=MOST_BYTES)),
     "mat images": Loader("input.mat", valid.mat_bases, images_of),
+    "mat 7.3": Loader("input.mat", valid.hdf5_bases, arrays_of),
+    "table": Loader("input.csv", valid.table_bases, load_responses),
     "idx": Loader("input-idx3-ubyte", valid.idx_bases, read_idx),
     "images": Loader("input.png", valid.image_bases, images_of),
     "amat": Loader("binarized_mnist_test.amat", valid.amat_bases, _read_amat),

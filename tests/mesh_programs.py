@@ -20,8 +20,9 @@ def environments(n_processes, n_devices):
     """Return what each of the processes is to know: its devices, and if there are several, the others."""
     kept = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
     shared = {k: v for k, v in os.environ.items() if k.startswith(kept) or not k.startswith("JAX_")}
-    flags = f"--xla_force_host_platform_device_count={n_devices} --xla_backend_optimization_level=0"
-    shared |= {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    flags = f"{os.environ.get('XLA_FLAGS') or quick} --xla_force_host_platform_device_count={n_devices}"
+    shared |= {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     if n_processes == 1:
         return [shared]
     with socket.socket() as probe:
@@ -89,6 +90,33 @@ def encode(mesh, *, over_atoms=False, n=90, solver=None, n_features=N_FEATURES):
     return vars(distributed.gather(solution))
 
 
+def outside(mesh):
+    """Encode and learn with a dictionary from outside, weights of the data and a penalty for each row."""
+    import jax
+    import optax
+
+    sys.path.append(str(Path(__file__).parent / "sparse_coding"))
+    from own_dictionaries import Convolution
+
+    from neurojax import distributed, penalties, sparse_coding
+    from neurojax.training import fit
+
+    rng = np.random.default_rng(2)
+    dictionary = Convolution(jax.numpy.asarray(rng.normal(size=(3, 2, 5)), "float32")).normalize()
+    xs = rng.normal(size=(10, 2, 12)).astype(np.float32)
+    weights = (rng.random(xs.shape) < 0.7).astype(np.float32)
+    strengths = np.linspace(0.05, 0.3, 10, dtype=np.float32)
+    solution = sparse_coding.encode_batch(
+        dictionary, xs, penalties.L1(strengths), weights=weights, penalty_axis=0, tol=1e-6, mesh=mesh
+    )
+    objective = sparse_coding.SparseCodingObjective(penalties.L1(0.1), tol=1e-6)
+    result = fit(
+        dictionary, objective, xs[:8], optimizer=optax.sgd(0.05), n_steps=4, batch_size=8, mesh=mesh,
+        key=jax.random.key(0), after_update=sparse_coding.DictionaryUpkeep(), progress=False,
+    )  # fmt: skip
+    return {"codes": distributed.gather(solution.value), "kernels": distributed.gather(result.model.kernels)}
+
+
 def learn(
     mesh,
     *,
@@ -101,6 +129,7 @@ def learn(
     data_seed=0,
     n_atoms=N_ATOMS,
     by_adam=True,
+    tol=1e-5,
 ):
     """Learn a dictionary, atoms replaced where they die."""
     import time
@@ -112,7 +141,7 @@ def learn(
     from neurojax.sparse_coding import AtomUsage, DictionaryUpkeep, SparseCodingObjective, random_dictionary
     from neurojax.training import Checkpoint, fit
 
-    objective = SparseCodingObjective(penalties.L1(0.1), tol=1e-5)
+    objective = SparseCodingObjective(penalties.L1(0.1), tol=tol)
     optimizer = optax.adam(0.01) if by_adam else optax.sgd(0.1)
     dictionary = random_dictionary(jax.random.key(1), n_atoms, N_FEATURES)
     usage = AtomUsage.init(dictionary)
@@ -330,8 +359,10 @@ def damage(checkpoint, *, is_missing=False):
 
 PROGRAMS = {
     f.__name__: f
-    for f in (encode, learn, centres, pcd, vae, chains, stream, join, wait, several, beside, agree, pieces)
-}
+    for f in (
+        encode, outside, learn, centres, pcd, vae, chains, stream, join, wait, several, beside, agree, pieces
+    )
+}  # fmt: skip
 
 
 def main(program, path, settings):

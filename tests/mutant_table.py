@@ -44,8 +44,6 @@ class Fault:
 def part_of(file: str) -> str:
     """Return the sub-package of a file; the private helpers at the top are the ground."""
     part = Path(file).parts[1].removesuffix(".py")
-    if part in ("_proximal", "_sparsa"):
-        return "proximal"
     return "ground" if part.startswith("_") else part
 
 

@@ -55,6 +55,7 @@ TESTS = {
         "*/test_ae_sparse*",
     ],
     "proximal": [
+        "*/test_minimize*",
         "*/test_proximal*",
         "*/test_solvers*",
         "*/test_sparsa*",
@@ -136,7 +137,7 @@ def first_tests(fault: Fault, tree: Path) -> list[str]:
     """Return the test files of a fault's sub-package, those that name its module and its names first."""
     part, module = fault.part, Path(fault.file).stem.strip("_")
     patterns = [f"tests/{part}/*", f"tests/test_{part}*", *TESTS.get(part, [])]
-    found = {file for file in test_files(tree) if any(fnmatch(file, pattern) for pattern in patterns)}
+    found = {file for file in files_of_tests(tree) if any(fnmatch(file, pattern) for pattern in patterns)}
     text = (tree / fault.file).read_text(encoding="utf-8")
     names = set(re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE))
 
@@ -153,8 +154,8 @@ def words_of(path: Path) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", path.read_text(encoding="utf-8")))
 
 
-def test_files(tree: Path) -> list[str]:
-    """Return all the test files of a tree but the one that reads the table of faults."""
+def files_of_tests(tree: Path) -> list[str]:
+    """Return all files of tests of a tree but the one that reads the table of faults."""
     files = (path.relative_to(tree).as_posix() for path in (tree / "tests").rglob("test_*.py"))
     return sorted(file for file in files if file != OWN_TESTS)
 
@@ -170,9 +171,9 @@ def stages(fault: Fault, tree: Path, until: str) -> Iterable[tuple[str, list[str
     """Yield the stages of a fault in their order, each with the arguments of pytest."""
     first = first_tests(fault, tree)
     n_near = N_NEAR + (fault.file in first)
-    rest = [file for file in (*test_files(tree), *doctests(tree)) if file not in first]
+    rest = [file for file in (*files_of_tests(tree), *doctests(tree)) if file not in first]
     for stage, arguments in (
-        ("known", [fault.caught_by] if fault.caught_by else []),
+        ("known", [fault.caught_by] if fault.caught_by.startswith("tests/") else []),  # examples are slow
         ("near", first[:n_near]),
         ("part", first[n_near:]),
         ("rest", rest),

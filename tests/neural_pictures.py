@@ -149,6 +149,25 @@ def assert_networks(figures, decoded, n_bins):
         figures["hidden_tuning"].axes[0].lines, means_by_bin(hidden, angles, n_bins), strict=True
     ):
         np.testing.assert_allclose(line.get_ydata(), curve, rtol=1e-3, atol=1e-4)
+    heat, order = picture(figures["hidden"].axes[0]), np.argsort(angles, kind="stable")
+    peaks = np.argsort(angles[np.argmax(hidden, axis=0)], kind="stable")
+    np.testing.assert_allclose(heat, hidden[order][:, peaks], rtol=1e-3, atol=1e-4)
+
+
+def assert_regression(figure, said, angles, period, train, test):
+    """Check the outputs of a network on degrees, and their signed errors, which are not wrapped."""
+    outputs, errors = figure.axes
+    for ax, values in ((outputs, said), (errors, said - angles)):
+        for line, rows in zip(ax.lines[:2], (train, test), strict=True):
+            assert_line(line, angles[rows], values[rows])
+    assert np.allclose(errors.get_ylim(), (-1.05 * period, 1.05 * period))
+
+
+def assert_captions(figures, words):
+    """Check that every figure names its data and how many they are."""
+    for name, figure in figures.items():
+        caption = figure.get_supxlabel().replace("\n", " ")
+        assert all(word in caption for word in words), (name, caption)
 
 
 def assert_encoded(figures, encoded, name):

@@ -15,8 +15,10 @@ from command_runs import one_optimizer
 from neural_pictures import (
     N_PANELS,
     assert_answers,
+    assert_captions,
     assert_encoded,
     assert_networks,
+    assert_regression,
     assert_scores,
     assert_tuning,
     stand_in_fits,
@@ -27,6 +29,7 @@ from neurojax import data
 from neurojax import neural_coding as nc
 from neurojax.cli import (
     _decode,
+    _decode_network_pictures,
     _decode_pictures,
     _decode_settings,
     _encode,
@@ -37,6 +40,7 @@ from neurojax.cli import (
 )
 from neurojax.cli._neural_data import Responses, angle_bins, read_responses
 from neurojax.cli._settings import from_plain, parse
+from neurojax.neural_coding import _validation
 from neurojax.runs import load, plain_settings
 
 DECODERS = ["sincos-ridge", "gaussian", "network-classifier"]
@@ -54,7 +58,8 @@ SMALL_ENCODE = [
 ]  # fmt: skip
 DECODE_PICTURES = {
     "responses", "tuning", "tuning_grid", "scores", "decoded", "errors", "error_histogram", "circle",
-    "confusion", "losses", "input_weights", "input_weights_penalties", "output_weights", "hidden_tuning",
+    "confusion", "losses", "input_weights", "input_weights_penalties", "output_weights", "hidden",
+    "hidden_tuning",
 }  # fmt: skip
 ENCODE_PICTURES = {
     "responses", "stimuli", "tuning_grid", "scores", "neurons", "predictions", "predictions_angles", "losses",
@@ -66,6 +71,21 @@ ENCODE_PICTURES = {
 def compiled_once():
     with one_optimizer(_encode):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """Bootstrap each standard error of a score from few resamples: they are tested with the scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_validation, "_N_RESAMPLES", 10)
+        yield
+
+
+def draw_few_panels(patch):
+    """Draw few neurons in each grid, as a panel takes as long as a whole figure."""
+    for pictures, name in ((_decode_pictures, "_N_GRID"), (_encode_pictures, "_N_GRID")):
+        patch.setattr(pictures, name, N_PANELS)
+    patch.setattr(_encode_pictures, "_N_PREDICTED", N_PANELS)
 
 
 def captured(arguments, status=0):
@@ -80,11 +100,8 @@ def captured_run(command, arguments, picture):
     drawn, draw = [], command.draw
     with pytest.MonkeyPatch.context() as patch, keep_figures(picture) as kept:
         patch.setattr(command, "draw", lambda run, what: drawn.append((run, what)) or draw(run, what))
-        # Fits are tested on their own; and a panel takes as long as a whole figure.
-        patch.setattr(nc, "fit_von_mises_batch", stand_in_fits)
-        for pictures, name in ((_decode_pictures, "_N_GRID"), (_encode_pictures, "_N_GRID")):
-            patch.setattr(pictures, name, N_PANELS)
-        patch.setattr(_encode_pictures, "_N_PREDICTED", N_PANELS)
+        patch.setattr(nc, "fit_von_mises_batch", stand_in_fits)  # fits are tested on their own
+        draw_few_panels(patch)
         out, _ = captured(arguments)
     ((run, what),) = drawn
     assert kept.written == [run.path / f"{picture}.png"]
@@ -112,6 +129,9 @@ def test_the_pictures_of_decoders_show_what_was_decoded(decoded):
     assert_tuning(figures, what, 16)
     assert_answers(figures, what, 4)
     assert_networks(figures, what, 16)
+    n_trials, n_neurons = what.responses.responses.shape
+    assert_captions(figures, [what.responses.name, f"{n_trials} trials, {n_neurons} neurons", "2 folds"])
+    assert [ax.get_xscale() for ax in figures["scores"].axes] == ["log", "linear"]
     for ax, kind, chance in zip(
         figures["scores"].axes, ("median_error_360", "fraction_correct"), (90, 0.25), strict=True
     ):
@@ -125,6 +145,16 @@ def test_the_pictures_of_an_encoder_show_what_was_encoded(encoded):
     assert_pictures(folder, ["losses"])
     assert set(figures) == ENCODE_PICTURES
     assert_encoded(figures, what, "convolutional")
+    n_neurons = what.stimuli.train.shape[1]
+    assert_captions(figures, [what.stimuli.name, f"16 gratings, {n_neurons} neurons"])
+
+
+def test_the_regression_on_degrees_is_drawn_with_its_signed_errors():
+    rng, period = np.random.default_rng(0), 360
+    angles = np.arange(0, period, 10.0)
+    said, rows = angles + rng.normal(0, 90, len(angles)), rng.permutation(len(angles))
+    figure = _decode_network_pictures._regression(said, jnp.asarray(angles), 360.0, rows[:20], rows[20:])
+    assert_regression(figure, said, angles, period, rows[:20], rows[20:])
 
 
 def test_the_table_of_decoders_is_that_of_their_held_out_answers(decoded):
@@ -139,17 +169,18 @@ def test_the_table_of_decoders_is_that_of_their_held_out_answers(decoded):
         np.testing.assert_allclose(true, np.arange(64) * 360 / 64)
         assert np.bincount(fold).tolist() == [32, 32]
         apart = np.abs((predicted - true + 180) % 360 - 180)
-        medians = [np.median(apart[fold == f]) for f in range(2)]
-        correct = [
-            np.mean(np.floor(predicted / 90)[fold == f] == np.floor(true / 90)[fold == f]) for f in range(2)
-        ]
+        correct = np.floor(predicted / 90) == np.floor(true / 90)
         row = re.search(rf"^ *{name}  +([\d.]+) ± ([\d.]+)°", out, re.MULTILINE)
-        assert float(row[1]) == pytest.approx(np.mean(medians), abs=0.006)
-        assert float(row[2]) == pytest.approx(np.std(medians, ddof=1) / 2**0.5, abs=0.006)
+        # The median of all trials, as in the histogram of errors.
+        assert float(row[1]) == pytest.approx(np.median(apart), abs=0.006)
+        score = measured["decoders"][name]["median_error_360"]
+        assert float(row[2]) == pytest.approx(score["standard_error"], abs=0.006)
         score = measured["decoders"][name]["fraction_correct"]
         assert score["value"] == pytest.approx(np.mean(correct), abs=1e-6)
+        error = np.sqrt((1 / 2 + 1) * np.var(correct, ddof=1) / 32)
+        assert score["standard_error"] == pytest.approx(error, rel=1e-6)
         folded = np.minimum(apart, 180 - apart)
-        expected = np.mean([np.mean(folded[fold == f]) for f in range(2)])
+        expected = np.mean(folded)
         assert measured["decoders"][name]["mean_error_180"]["value"] == pytest.approx(expected, abs=1e-3)
     assert measured["chance"]["median_error"] == 90 and measured["chance"]["fraction_correct"] == 0.25
     with np.load(folder / "decoders" / "permutations.npz") as file:
@@ -168,6 +199,7 @@ def without_error(responses):
     return nc.CrossValidation(true, true, np.arange(N_TRIALS) % 2, None, 360.0, None)
 
 
+@pytest.mark.slow
 def test_a_run_of_decoders_that_was_cut_off_does_what_is_missing(decoded, tmp_path, monkeypatch):
     folder = tmp_path / "decode"
     shutil.copytree(decoded[0], folder)
@@ -256,8 +288,7 @@ def test_a_file_of_counts_is_decoded_by_its_stimuli(trials, tmp_path, monkeypatc
     np.testing.assert_allclose(np.mod(predicted, 360), expected, atol=1e-3)
     errors = np.abs((expected - angles + 180) % 360 - 180)
     measured = json.loads((tmp_path / "decode" / "results.json").read_text())["decoders"]["poisson"]
-    medians = [np.median(errors[fold == f]) for f in range(2)]
-    assert measured["median_error_360"]["value"] == pytest.approx(np.mean(medians), abs=1e-3)
+    assert measured["median_error_360"]["value"] == pytest.approx(np.median(errors), abs=1e-3)
     assert 0 < measured["mean_error_360"]["value"] == pytest.approx(np.mean(errors), abs=1e-3)
 
     broken = f"--data={trials.with_name('broken.npz')}"
@@ -435,19 +466,23 @@ def test_a_file_is_encoded_with_its_trials_dealt_in_halves(trials, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_every_decoder_and_encoder_runs(tmp_path):
+def test_every_decoder_and_encoder_runs(tmp_path, monkeypatch):
+    draw_few_panels(monkeypatch)
     names = [name for name in _decode_settings._NAMES if name != "poisson"]
     out, _ = captured([*SMALL_DECODE, f"--runs={tmp_path}", "--tune", "--decoders", *names])
-    assert_pictures(tmp_path / "decode", DECODE_PICTURES)
+    assert_pictures(tmp_path / "decode", DECODE_PICTURES | {"regression"})
     assert all(re.search(rf"^ *{name}  ", out, re.MULTILINE) for name in names)
-    out, _ = captured([*SMALL_DECODE, f"--runs={tmp_path}", "--responses=poisson"])
+    with keep_figures():
+        out, _ = captured([*SMALL_DECODE, f"--runs={tmp_path}", "--responses=poisson"])
     assert re.search(r"^ *poisson  ", out, re.MULTILINE)
     flags = ["--responses=poisson", "--encoders", *_encode_settings._NAMES]
     out, _ = captured([*SMALL_ENCODE, f"--runs={tmp_path}", *flags])
     assert_pictures(tmp_path / "encode", ENCODE_PICTURES)
     assert all(len(re.findall(rf"^ *{name}  ", out, re.MULTILINE)) == 2 for name in _encode_settings._NAMES)
     course = ["--optimizer=sgd", "--step-size=0.001", "--penalty-scale=sum", "--l2=5e-4", "--l1=1e-6"]
-    captured([*SMALL_ENCODE, f"--runs={tmp_path}", *course, "--hold-out=repeats", "--n-repeats=2"])
+    with keep_figures() as kept:
+        captured([*SMALL_ENCODE, f"--runs={tmp_path}", *course, "--hold-out=repeats", "--n-repeats=2"])
+    assert kept.figures
 
 
 @pytest.mark.slow
@@ -524,7 +559,7 @@ def test_settings_that_cannot_work_leave_no_folder(tmp_path, untyped):
 
 FLAT = {"responses": np.ones((N_TRIALS, N_NEURONS)), "angles_degrees": np.arange(N_TRIALS)}
 NO_TRIALS = [
-    ({"resp": np.ones((4, 2))}, "data: expected arrays named responses, angles_degrees in"),
+    ({"resp": np.ones((4, 2))}, "expected an array of angles called angles_degrees, got resp (4, 2)"),
     (FLAT | {"angles_degrees": np.arange(3)}, "an angle for each of 64 trials"),
     (FLAT | {"responses": np.ones(N_TRIALS)}, "(trials, neurons) and angles_degrees"),
     (FLAT | {"angles_degrees": np.full(N_TRIALS, np.nan)}, "finite angles_degrees"),

@@ -1,8 +1,6 @@
 """``neurojax rbm``, run as a user runs it, on a small machine and few digits."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import re
 from typing import Any, NamedTuple
@@ -11,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_runs import one_optimizer
-from saved_figures import assert_history, assert_pictures, cells, keep_figures, legend, scaled, titles
+from command_runs import one_optimizer, watch, write_digits
+from saved_figures import assert_history, assert_pictures, cells, legend, scaled, titles
 
-from neurojax import boltzmann, data, training
+from neurojax import boltzmann, training
 from neurojax.cli import _rbm, main
 from neurojax.cli._rbm_settings import Data, Settings, make_objective, make_optimizer, read_rows
 from neurojax.cli._settings import from_plain
@@ -37,10 +35,7 @@ def compiled_once():
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A file of the first digits, every other pixel, as grey images of 14 by 14."""
-    path = tmp_path_factory.mktemp("data") / "digits.npy"
-    np.save(path, np.asarray(data.mnist_subset("train").images[:N_ROWS])[:, ::2, ::2])
-    return path
+    return write_digits(tmp_path_factory.mktemp("data"), N_ROWS)
 
 
 def run(folder, digits, *flags, n_steps=4):
@@ -60,14 +55,13 @@ class Whole(NamedTuple):
 
 
 def seen(folder, digits, *flags, written=()):
-    drawn, draw, out, err = [], _rbm.draw, io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, keep_figures(*written) as kept:
-        patch.setattr(_rbm, "draw", lambda *args: drawn.append(args) or draw(*args))
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            assert run(folder, digits, *flags) == 0, err.getvalue()
-    ((of, result, rows, snapshots, n_between),) = drawn
-    assert n_between == 3
-    return Whole(of.path, out.getvalue(), err.getvalue(), kept.figures, result, rows, snapshots)
+    out, err, figures, drawn = watch(_rbm, lambda: run(folder, digits, *flags), written)
+    run_folder, result, rows, snapshots, settings, is_crossed = drawn
+    assert settings.data.data == str(digits) and is_crossed == ("CROSSED" in out)
+    for figure in figures.values():
+        number = f"{len(rows.train)} training and {len(rows.reported)} held-out rows"
+        assert f"data: digits.npy; {number}" in figure.get_supxlabel().replace("\n", " ")
+    return Whole(run_folder.path, out, err, figures, result, rows, snapshots)
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +198,18 @@ def test_a_large_machine_of_another_rule_is_bracketed(digits, tmp_path, monkeypa
         history = training.History({"loss": np.ones(4), "hidden_activity": np.ones(4)})
         return training.FitResult(model, None, options["state"], history)
 
-    def estimate(rbm, *rest, base_visible_bias, n_temperatures, n_chains=None):
-        """Return the sum of the base in place of log Z, and a number that differs from key to key."""
-        asked.append((n_chains or len(rest[0]), n_temperatures))
-        return boltzmann.Estimate(jnp.sum(base_visible_bias), jax.random.uniform(rest[-1]), jnp.float32(4))
+    def bracket(rbm, samples, key, *, base_visible_bias, n_temperatures, n_chains):
+        """Return the sum of the base in place of log Z, five nats lower from the other side."""
+        asked.append((n_chains, len(samples), n_temperatures))
+        lower, size = jnp.sum(base_visible_bias), jnp.float32(4)
+        estimates = [boltzmann.Estimate(lower - x, jnp.float32(e), size) for x, e in ((0, 0.3), (5, 0.4))]
+        return boltzmann.Bracket(*estimates, jnp.float32(-5), jnp.float32(0.5), jnp.bool_(True))
 
     asked = []
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(boltzmann, "MOST_ENUMERATED_UNITS", 5)
     # Annealing is tested on its own.
-    monkeypatch.setattr(boltzmann, "log_partition_ais", estimate)
-    monkeypatch.setattr(boltzmann, "log_partition_reverse_ais", estimate)
+    monkeypatch.setattr(boltzmann, "log_partition_bracket", bracket)
     flags = (
         "--rule=cd --n-gibbs=2 --no-centred --weight-scale=0.5 --patience=1 --n-evaluation=20 "
         "--binarize=stochastic --optimizer=adam --weight-decay=0.1 --sparsity=0.2 --sparsity-target=0.3"
@@ -229,6 +224,8 @@ def test_a_large_machine_of_another_rule_is_bracketed(digits, tmp_path, monkeypa
         "log-likelihood, reverse AIS",
         "stochastic, drawn once (seed 0)",
         "10 temperatures and 8 chains each way",
+        "CROSSED: reverse AIS lies 5.0 ± 0.5 nats below AIS",
+        "have not mixed",
     ):
         assert words in done.out, words
     measured = json.loads((done.folder / "likelihood.json").read_text())
@@ -237,9 +234,12 @@ def test_a_large_machine_of_another_rule_is_bracketed(digits, tmp_path, monkeypa
         assert measured["log_likelihood"][name] == pytest.approx(mean - estimate["value"], abs=0.01), name
     forward, reverse = measured["log_partition"]["AIS"], measured["log_partition"]["reverse AIS"]
     base = np.sum(np.asarray(rbm.base_visible_bias(done.rows.train), np.float64))
-    assert forward["value"] == reverse["value"] == pytest.approx(base, rel=1e-4)
-    assert forward["standard_error"] != reverse["standard_error"], "two keys"
-    assert asked == [(8, 10), (8, 10)]
+    assert forward["value"] == pytest.approx(base, rel=1e-4)
+    assert reverse["value"] == pytest.approx(base - 5, rel=1e-4)
+    expected = {"gap": -5.0, "gap_standard_error": 0.5, "is_crossed": True}
+    assert measured["log_partition_bracket"] == expected
+    assert asked == [(8, 8, 10)]
+    assert "the chains have not mixed" in done.figures["samples"].axes[0].get_title()
     titles = [ax.get_ylabel() for ax in done.figures["history"].axes]
     assert titles == ["mean hidden activity"], "there is nothing that was measured while learning"
 
@@ -288,7 +288,7 @@ def test_rules_and_optimizers_are_found_by_their_names():
         ),
         (
             "--rule=tempering --n-temperatures=3 --binarize=none --decay-steps=None",
-            ["log Z, exact", "no likelihood and no pseudo-likelihood"],
+            ["log Z, exact", "no likelihood and no exact pseudo-likelihood"],
         ),
     ],
 )
@@ -353,6 +353,9 @@ REFUSED = [
     (["--evaluate-every=0"], "evaluate_every: expected a whole number ≥ 1"),
     (["--patience=1", "--binarize=none"], "patience: expected None with grey values"),
     (["--patience=1", "--n-evaluation=30"], "n_evaluation: expected at most 28 with patience"),
+    (["--weight-scale=0.1", "--start=uniform"], "weight_scale: applies only to start base-rate"),
+    (["--patience=1", "--no-hold-out"], "patience: expected None without held-out rows"),
+    (["--patience=1", "--pseudo-likelihood=one-flip"], "patience: expected None without held-out rows"),
     (["--n-burn-in=0"], "n_burn_in: expected a whole number ≥ 1, got 0"),
     (["--ais-chains=1"], "ais_chains: expected a whole number ≥ 2, got 1"),
     (["--ais-temperatures=1"], "ais_temperatures: expected a whole number ≥ 2, got 1"),
@@ -373,9 +376,9 @@ NO_STATES = [
     (np.full((20, 9), 2.0), "data: expected numbers in [0, 1], got 2 to 2"),
     (np.linspace(-1, 1, 180).reshape(20, 9), "data: expected numbers in [0, 1], got -1 to 1"),
     (np.full((20, 9), np.nan), "data: expected finite numbers, got 180"),
-    (np.zeros((15, 9)), "at least 16 of them, got shape (15, 9)"),
+    (np.zeros((15, 9)), "at least 16 of them, got float64 of shape (15, 9)"),
     (np.zeros(20), "(rows, values) or (images, rows, columns)"),
-    (np.array(["a"] * 20), "data: expected one array of real numbers"),
+    (np.array(["a"] * 20), "expected one array of numbers, got (one without a name) (20,)"),
 ]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike
 from neurojax.convergence import (
     AbstractProblem,
     AbstractStationaryProblem,
+    Detached,
     Implicit,
     NotConvergedError,
     Picard,
@@ -20,6 +21,7 @@ from neurojax.convergence import (
     Truncated,
     Unrolled,
     iterate,
+    masked,
     raise_unless_converged,
     trace,
 )
@@ -96,7 +98,7 @@ def test_every_sample_has_its_own_end_under_vmap():
 def test_works_inside_jit_scan_and_grad_with_a_zero_derivative():
     def loss(rate):
         def add(total, offset):
-            return total + solve(rate, offset).value * rate, None
+            return total + solve(rate, offset, gradient=Detached()).value * rate, None
 
         return jax.lax.scan(add, 0.0, jnp.arange(1.0, 4.0))[0]
 
@@ -153,7 +155,7 @@ class Separable(AbstractStationaryProblem):
 
     def tangent(self, value):
         diagonal = 1 + 3 * value**2
-        return Tangent(jnp.ones_like(value, bool), lambda v: diagonal * v, diagonal)
+        return Tangent(lambda v: v, lambda v: diagonal * v, diagonal)
 
 
 def temporary_states(gradient, max_steps, size=1000):
@@ -215,7 +217,7 @@ class PairOfMeans(AbstractStationaryProblem):
 
     def tangent(self, value):
         every = jax.tree.map(jnp.ones_like, value)
-        return Tangent(jax.tree.map(lambda leaf: leaf > 0, every), lambda v: v, every)
+        return Tangent(masked(jax.tree.map(lambda leaf: leaf > 0, every)), lambda v: v, every)
 
 
 @pytest.mark.parametrize(
@@ -286,12 +288,17 @@ def test_bad_settings_are_named(settings, message, untyped):
         (lambda: Implicit(damping=0.0), r"damping: expected a number > 0, got 0\.0"),
         (lambda: Implicit(damping=-1.0), r"damping: expected a number > 0, got -1\.0"),
         (lambda: Implicit(max_steps=0), "max_steps: expected a whole number ≥ 1, got 0"),
-        (
-            lambda: jax.eval_shape(partial(solve, gradient=Implicit()), 0.5, 1.0),
-            "AbstractStationaryProblem.*got Contraction",
-        ),
     ],
 )
 def test_bad_gradients_are_named(make, message, untyped):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd, lambda f: jax.vmap(jax.grad(f))])
+def test_a_problem_without_a_tangent_is_solved_and_not_differentiated(transform, untyped):
+    """By default: the forward pass works, and a derivative names the choices when it is traced."""
+    assert jax.eval_shape(solve, 0.5, 1.0).value.shape == ()
+    rate = jnp.full(() if transform in (jax.grad, jax.jacfwd) else 3, 0.5)
+    with pytest.raises(ValueError, match=r"got Contraction; pass gradient=Detached\(\) for a constant"):
+        jax.eval_shape(transform(lambda rate: solve(rate, 1.0).value), rate)

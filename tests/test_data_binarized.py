@@ -122,6 +122,7 @@ def test_unknown_split(untyped):
         binarized_mnist("validation")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mnist_fixed_binarized.npz").is_file(), reason="needs binarised MNIST")
 @pytest.mark.parametrize(
     ("split", "n_samples", "mean"),

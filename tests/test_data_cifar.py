@@ -217,6 +217,7 @@ def test_unknown_split(untyped):
         cifar10("valid")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all((DATA / f"cifar10/{name}").is_file() for name in ("data_batch_1.bin.xz", PART)),
     reason="needs the first rows of CIFAR-10",

@@ -216,6 +216,7 @@ def test_what_is_not_to_be_had_is_named(untyped, empty_cache, tmp_path):
         mnist("valid")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mnist/t10k-labels-idx1-ubyte.gz").is_file(), reason="needs MNIST")
 def test_real_digits():
     """The known counts and moments; upright, and with their labels: a nearest mean is right in 82 %."""

@@ -62,7 +62,7 @@ def test_another_file_is_refused(tmp_path, monkeypatch):
     for file in digits._SUBSET_FOLDER.glob("*.gz"):
         content = bytearray(gzip.decompress(file.read_bytes()))
         content[-1] ^= 1
-        (tmp_path / file.name).write_bytes(gzip.compress(content))
+        (tmp_path / file.name).write_bytes(gzip.compress(content, 1))
     monkeypatch.setattr(digits, "_SUBSET_FOLDER", tmp_path)
     with pytest.raises(ValueError, match=r"t10k-images.* SHA-256 de7c252b.* install the library again"):
         mnist_subset("test")

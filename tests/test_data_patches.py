@@ -135,7 +135,7 @@ REFUSED = [
     ({"images": [LABELLED]}, r"images\[0\]: expected 2 axes \(rows columns\), got shape \(3, 11, 15\)"),
     ({"images": LABELLED[:0]}, r"images: expected at least one image, got none"),
     ({"images": []}, r"images: expected at least one image, got none"),
-    ({"images": LABELLED.astype(int)}, r"images: expected real floating-point numbers, got dtype int"),
+    ({"images": LABELLED.astype(complex)}, r"images: expected real numbers, got dtype complex"),
     ({"images": LABELLED * np.nan}, r"images: expected finite numbers, got 495"),
     (
         {"images": [LABELLED[0], LABELLED[0, :2]]},
@@ -165,7 +165,31 @@ def test_functions_refuse(untyped):
             function(jnp.zeros(4))
         with pytest.raises(ValueError, match=r"patches: expected at least one patch .* got shape \(0, 4\)"):
             function(jnp.zeros((0, 4)))
-        with pytest.raises(
-            ValueError, match=r"patches: expected real floating-point numbers, got dtype int32"
-        ):
-            function(jnp.zeros((2, 4), int))
+        with pytest.raises(ValueError, match=r"patches: expected real numbers, got dtype complex64"):
+            function(jnp.zeros((2, 4), complex))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_variance_is_normalized_in_any_unit(scale):
+    rows = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
+    expected = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(normalize_variance(np.float32(scale) * rows, 0.0), expected, atol=1e-5)
+    floor = 3 * scale
+    np.testing.assert_allclose(
+        normalize_variance(np.float32(scale) * rows, floor),
+        expected * rows.std(axis=1, keepdims=True) / 3,
+        atol=1e-5,
+    )
+
+
+def test_a_constant_patch_without_a_floor_is_undefined():
+    patches = np.full((1, 9), 0.1, np.float32)
+    assert np.isnan(normalize_variance(patches, 0.0)).all() and not np.any(normalize_variance(patches))
+
+
+def test_integers_and_other_byte_orders_are_cut_as_they_are(untyped):
+    expected = grid_patches(LABELLED, 4)
+    for images in (LABELLED.astype(">f4"), [image.tolist() for image in LABELLED], LABELLED.astype(">i8")):
+        np.testing.assert_allclose(grid_patches(images, 4), expected.astype(jnp.result_type(float)))
+    with pytest.raises(ValueError, match=r"images\[1\]: expected an array without a mask"):
+        grid_patches([LABELLED[0], np.ma.masked_array(LABELLED[1])], 4)

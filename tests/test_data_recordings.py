@@ -176,6 +176,7 @@ def test_loading_writes_nothing(made_static):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+@pytest.mark.slow
 @needs(STATIC)
 def test_real_static_sessions():
     sessions = macaque_sessions("static")

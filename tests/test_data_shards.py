@@ -332,7 +332,7 @@ def test_a_member_beyond_the_file_is_refused_by_the_name_of_the_file(tmp_path):
 
 
 def test_so_many_shards_are_written_as_an_index_may_list(tmp_path, monkeypatch):
-    monkeypatch.setattr("neurojax.data._shards._MAX_SHARDS", 5)
+    monkeypatch.setattr("neurojax.data._shard_writing.MAX_SHARDS", 5)
     assert write_shards(tmp_path / "five", ROWS, 5).n_shards == 5
     with pytest.raises(ValueError, match=r"rows_per_shard: expected at most 5 shards of it, got more: 4"):
         write_shards(tmp_path / "six", ROWS, 4)
@@ -411,6 +411,7 @@ def test_encoding_from_shards_is_encoding_from_memory(tmp_path):
     np.testing.assert_array_equal(from_disk.value, in_memory.value)
 
 
+@pytest.mark.slow
 def test_encode_stream_reads_shards_by_their_numbers(tmp_path):
     rows = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     shards = write_shards(tmp_path / "rows", rows, 3)

@@ -174,7 +174,7 @@ def test_bad_data_is_refused(untyped):
     for xs, n_components, message in (
         (np.ones(4), None, r"xs: expected 2 axes \(samples features\), got shape \(4,\)"),
         (np.ones((1, 4)), None, r"xs: expected at least two samples and one feature, got shape \(1, 4\)"),
-        (np.ones((5, 4), int), None, r"xs: expected real floating-point numbers, got dtype int"),
+        (np.ones((5, 4), complex), None, r"xs: expected real numbers, got dtype complex"),
         (np.full((5, 4), np.nan), None, r"xs: expected finite numbers, got 20"),
         (np.eye(5, 4), 5, r"n_components: expected at most min\(samples, features\) = 4, got 5"),
         (np.eye(5, 4), 0, r"n_components: expected a whole number ≥ 1, got 0"),
@@ -183,6 +183,37 @@ def test_bad_data_is_refused(untyped):
             pca(xs, n_components)
         with pytest.raises(ValueError, match=message):
             fast_ica(xs, jax.random.key(0), n_components=n_components)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_the_unit_of_the_data_changes_nothing(mixture, scale):
+    xs = mixture[1][:500].astype(np.float32)
+    one, other = quick_pca(xs), quick_pca(np.float32(scale) * xs)
+    np.testing.assert_allclose(other.explained_variance_ratio, one.explained_variance_ratio, atol=1e-6)
+    np.testing.assert_allclose(other.components[:5], one.components[:5], atol=1e-5)
+    np.testing.assert_allclose(other.mean / np.float32(scale), one.mean, rtol=1e-5, atol=1e-6)
+    one, other = (quick_ica(s * xs, jax.random.key(0), n_components=5) for s in np.float32([1, scale]))
+    assert other.status == Status.converged
+    np.testing.assert_allclose(other.components * np.float32(scale), one.components, rtol=1e-3, atol=1e-3)
+    back = unmix_and_mix(other, np.float32(scale) * xs)[1]
+    np.testing.assert_allclose(back / np.float32(scale), unmix_and_mix(one, xs)[1], atol=1e-4)
+
+
+def test_variance_up_to_the_limits_of_the_dtype():
+    xs = np.float32([[-3e19, 1], [3e19, 1]])
+    np.testing.assert_allclose(quick_pca(xs / 3).explained_variance[0], 2e38, rtol=1e-5)
+    assert quick_pca(xs).explained_variance[0] == np.inf and quick_pca(xs).explained_variance_ratio[0] == 1
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_single(half, untyped):
+    xs = jax.random.normal(jax.random.key(0), (40, 3)).astype(half)
+    for fitted, same in (
+        (quick_pca(xs), quick_pca(xs.astype(jnp.float32))),
+        (quick_ica(xs, jax.random.key(1)), quick_ica(xs.astype(jnp.float32), jax.random.key(1))),
+    ):
+        assert fitted.components.dtype == jnp.float32
+        jax.tree.map(np.testing.assert_array_equal, fitted, same)
 
 
 def test_bad_ica_settings_are_refused(untyped, patches):

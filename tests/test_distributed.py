@@ -25,6 +25,10 @@ FOUR_PROCESSES = {"n_processes": 4, "n_devices": 2}
 TOLERANCE = {"encode": 1e-6, "chains": 0, "pcd": 2e-6, "vae": 2e-5, "learn": 1e-3}
 
 
+# Not by Adam, which makes a step of a rounding where a gradient is near zero; codes to a tight gap.
+PLAIN_LEARNING = {"by_adam": False, "tol": 1e-6}
+
+
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     """What each program ends with on one device, without a mesh; run when first asked for."""
@@ -65,12 +69,19 @@ def test_four_devices_do_what_one_does(tmp_path):
             for way in ("mesh ", "one ")
         )
         assert one
-        if program == "encode":  # codes of a gap of 1e-5 by FISTA: other roundings, other numbers of steps
+        if program == "encode":  # codes of a gap of 1e-5: where a JAX fuses otherwise, other numbers of steps
             for arrays in (mesh, one):
                 arrays.pop("encode: n_steps"), arrays.pop("encode: residual")
         assert_same(mesh, one, 5e-3 if program == "encode" else TOLERANCE[program])
     message = "chains: expected a leading axis that divides over 4 devices along 'data', got shape (5, 2)"
     assert message in str(came["message"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", [{"n_devices": 4}, {"n_processes": 2}], ids=["devices", "processes"])
+def test_a_dictionary_from_outside_is_at_home_on_a_mesh(topology, one_device, tmp_path):
+    came = mesh_programs.run("outside", tmp_path / "mesh.npz", **topology)
+    assert_same(came, one_device("outside"), 2e-3)
 
 
 def test_two_processes_do_what_one_does_and_say_where_they_differ(tmp_path):
@@ -83,21 +94,20 @@ def test_two_processes_do_what_one_does_and_say_where_they_differ(tmp_path):
     assert "data" in messages["array"]
 
 
+@pytest.mark.slow
 def test_atoms_in_pieces_survive_a_damaged_piece_and_refuse_another_model(tmp_path):
     folder = tmp_path / "run"
     came = mesh_programs.run("pieces", tmp_path / "a.npz", n_devices=2, n_model=2, folder=str(folder))
     assert (folder / "corrupt_checkpoint_10").exists()
     message = str(came.pop("message"))
-    assert "first mismatch at leaf" in message
-    assert "expected float32[32, 16], got float32[48, 16]" in message
+    assert "model: the array differs, float32[48, 16] before and float32[32, 16] now" in message
     one = {name.removeprefix("one "): came.pop(name) for name in list(came) if name.startswith("one ")}
     assert_same(came, one, 1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", [TWO_PROCESSES, FOUR_PROCESSES], ids=["two", "four"])
-def test_processes_do_what_one_device_does(topology, one_device, tmp_path):
-    came = mesh_programs.run("several", tmp_path / "many.npz", **topology)
+def test_two_processes_do_what_one_device_does(one_device, tmp_path):
+    came = mesh_programs.run("several", tmp_path / "many.npz", **TWO_PROCESSES)
     assert_everything_same(came, one_device("several"))
 
 
@@ -108,8 +118,7 @@ def test_processes_do_what_one_device_does(topology, one_device, tmp_path):
         # Codes of a gap of 1e-5: other roundings, other steps.
         pytest.param("encode", {"n_features": 64}, 5e-3, {"n_devices": 4}, marks=pytest.mark.slow),
         pytest.param("encode", {"n_features": 64}, 5e-3, {"n_processes": 2}, marks=pytest.mark.slow),
-        # Not by Adam, which makes a step of a rounding where a gradient is near zero.
-        pytest.param("learn", {"by_adam": False}, 1e-3, {"n_devices": 4}, marks=pytest.mark.slow),
+        pytest.param("learn", PLAIN_LEARNING, 1e-3, {"n_devices": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_atoms_may_lie_over_the_model_axis(program, settings, tolerance, topology, one_device, tmp_path):

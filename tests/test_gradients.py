@@ -116,7 +116,7 @@ def test_unrolled_is_the_derivative_of_the_steps_taken(max_steps, every):
 def test_values_are_the_same_bit_for_bit_in_every_mode():
     batch = cases_of_all_lengths()
     batch.learner.target[5] = np.nan
-    same = Detached(), Unrolled(), Implicit()
+    same = Detached(), Unrolled(), Implicit(), Truncated(60)
     runs = [forward(mode)(batch) for mode in same[:2]]
     first, *others = runs + [batched(mode)(batch)[0] for mode in same]
     assert set(first.status) == {0, 1, 2} and len(set(first.n_steps)) > 9
@@ -137,23 +137,19 @@ def test_detached_is_exactly_zero():
 
 
 def test_truncated_at_all_steps_is_plain_unrolling():
+    """All steps are differentiated, also those that a sample which stopped before did not take."""
     batch = cases_of_all_lengths()
     solution, slope = batched(Truncated(31), 30, 7)(batch)
-    assert np.all(solution.n_steps == 30)
-    jax.tree.map(partial(assert_close, rtol=1e-12, atol=1e-13), slope, traced()(batch, solution.n_steps))
+    assert set(solution.n_steps) == {0, 7, 14, 30}
+    jax.tree.map(partial(assert_close, rtol=1e-12, atol=1e-13), slope, traced()(batch, np.full(BATCH, 30)))
 
 
-def test_truncated_goes_on_from_the_end_and_says_so():
+def test_truncated_keeps_what_the_loop_came_to():
     batch = cases_of_all_lengths()
     batch.learner.target[5] = np.nan
     solution, slope = batched(Truncated(60))(batch)
-    before = forward(Detached())(batch)
-    broken = before.status == Status.nonfinite
-    n_steps = np.minimum(before.n_steps, 399 - 60) + np.where(broken, 0, 60)
-    np.testing.assert_array_equal(solution.n_steps, n_steps)
-    expected = np.where(solution.residual <= 1, Status.converged, Status.max_steps_reached)
-    np.testing.assert_array_equal(solution.status, np.where(broken, Status.nonfinite, expected))
-    assert np.all(solution.residual[2:5] < 1e-3 * before.residual[2:5]) and not np.any(slope.init)
+    jax.tree.map(np.testing.assert_array_equal, solution, forward(Detached())(batch))
+    assert set(solution.status) == {0, 1, 2} and not np.any(slope.init) and np.any(slope.target[1])
 
 
 def test_truncated_tends_to_the_derivative_of_the_minimiser():
@@ -355,7 +351,7 @@ def test_unrolled_has_no_forward_mode_and_no_reverse_over_reverse():
     [
         pytest.param(Implicit(), 399, False, marks=pytest.mark.slow),
         (Implicit(), 399, True),
-        (Unrolled(), 399, False),
+        pytest.param(Unrolled(), 399, False, marks=pytest.mark.slow),
         pytest.param(Truncated(12), 12, True, marks=pytest.mark.slow),
     ],
     ids=repr,

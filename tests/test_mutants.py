@@ -29,7 +29,7 @@ def test_there_are_enough_faults_of_both_origins_in_every_part():
     "change, complaint",
     [
         ({"before": "no such line"}, "holds 0 times, not once: 'no such line'"),
-        ({"before": "return"}, "holds 4 times, not once"),
+        ({"before": "return"}, "holds 7 times, not once"),
         ({"file": "neurojax/gone.py"}, "neurojax/gone.py holds 0 times"),
         ({"after": "0.5 * * error / "}, "does not parse"),
         ({"after": "error  / "}, "is the same program"),

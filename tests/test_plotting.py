@@ -316,3 +316,29 @@ def test_bad_input_is_named_before_anything_is_drawn(untyped, name, arguments, o
     with pytest.raises(ValueError, match=message):
         getattr(plotting, name)(*arguments, **options)
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda x: x.astype(">f4"), lambda x: x.tolist(), lambda x: jnp.asarray(x, jnp.bfloat16)]
+)
+def test_foreign_arrays_are_drawn_as_numbers(convert, untyped):
+    values = np.arange(-4, 8.0).reshape(3, 4)
+    for draw, rest in (
+        (plotting.atom_grid, [(2, 2)]),
+        (plotting.code_raster, []),
+        (plotting.weight_matrix, []),
+    ):
+        one, other = (Figure().subplots() for _ in range(2))
+        draw(values, *rest, one), draw(convert(values), *rest, other)
+        np.testing.assert_allclose(one.images[0].get_array(), other.images[0].get_array())
+
+
+@pytest.mark.parametrize(
+    "name", ["atom_grid", "code_raster", "weight_matrix", "image_sheet", "error_histogram"]
+)
+def test_masked_and_complex_arrays_are_refused_by_name(name, untyped):
+    shape = {"image_sheet": (2, 3, 4), "error_histogram": (4,)}.get(name, (3, 4))
+    rest = [(2, 2)] if name == "atom_grid" else []
+    for wrong in (np.ma.masked_less(np.zeros(shape), 1), np.zeros(shape, complex)):
+        with pytest.raises(ValueError, match=r"^(atoms|codes|weights|images\[0\]|errors_degrees): expected"):
+            getattr(plotting, name)(wrong, *rest, Figure().subplots())

@@ -29,6 +29,7 @@ def close_figures():
 
 @pytest.fixture
 def ax():
+    plt.close("all")  # what a test elsewhere left open
     return Figure().subplots()
 
 
@@ -128,6 +129,12 @@ def test_hourglass_has_a_column_a_layer_and_the_code_in_another_colour(ax):
     assert colours[2] == to_rgba("#D55E00") and set(colours[:2] + colours[3:]) == {to_rgba("#0072B2")}
     words = ["784\ninput", "3\nhidden", "20\ncode", "1\nhidden", "784\noutput"]
     assert [text.get_text() for text in ax.texts] == words
+
+
+def test_hourglass_is_narrow_in_proportion_to_its_code(ax):
+    plotting.hourglass([784, 500, 784], ax)
+    heights = [np.ptp(c.get_offsets()[:, 1]) for c in ax.collections[2::2]]
+    assert heights[1] / heights[0] == pytest.approx(500 / 784, abs=0.06)
 
 
 def test_hourglass_may_have_its_code_off_the_middle(ax):

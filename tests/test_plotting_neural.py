@@ -153,7 +153,7 @@ def test_weights_are_means_of_neighbours_that_count_every_column_once(ax, n, mos
     low, high = ax.images[0].get_clim()
     assert -low == high == pytest.approx(np.percentile(np.abs(drawn), 99))
     assert ax.images[0].get_extent() == [-0.5, n - 0.5, 1.5, -0.5]
-    label = "weight" if n == 6 else f"weight, mean of {width} neighbours"
+    label = "weight" if n == 6 else f"weight, mean of {width} neighbors"
     assert ax.figure.axes[1].get_ylabel() == label
 
 
@@ -312,6 +312,20 @@ def test_scores_are_points_with_bars_the_first_on_top(ax):
     written = [text.get_text() for text in ax.texts]
     assert written == ["chance", "0.800 ± 0.012", "0.70 ± 0.10", "0.05"]
     assert ax.get_xlabel() == "fraction correct, ± standard error"
+
+
+def test_scores_on_a_logarithmic_axis_keep_all_bars_and_plain_ticks(ax):
+    values, errors = [4.0, 7.0, 30.0, 2.0], [0.5, 1.0, np.nan, 3.0]
+    plotting.score_comparison(list("abcd"), values, errors, ax, chance=90, quantity="error", is_log=True)
+    assert ax.get_xscale() == "log"
+    low, high = ax.get_xlim()
+    assert 0.5 < low < 1 and 90 < high < 120, "the bar that reaches below 0 is cut, and chance is inside"
+    shown = {name: place for name, place in ticks(ax.xaxis).items() if name}
+    assert shown == {f"{tick}": tick for tick in (1, 2, 5, 10, 20, 50, 100)}
+    ax.figure.canvas.draw()
+    # 4° and 7° lie further apart than on an axis from 0° to 90°.
+    apart = np.diff(ax.transAxes.inverted().transform(ax.transData.transform([(4, 0), (7, 0)]))[:, 0])
+    assert apart[0] > 2 * 3 / 90
 
 
 def test_a_path_is_drawn_in_order_of_strength_on_a_logarithmic_axis(ax):
@@ -484,6 +498,7 @@ CURVES = RNG.random((2, 4))
         ),
         ("score_comparison", (["a"], [1.0], [-0.5]), {}, r"standard_errors: expected numbers ≥ 0, got -0\.5"),
         ("score_comparison", ([], [], []), {}, "names: expected at least one model, got none"),
+        ("score_comparison", (["a"], [0.0], [1.0]), {"is_log": True}, r"values: expected a number > 0"),
         ("regularization_path", (ANGLES, ANGLES), {}, "strengths: expected a number > 0, got"),
         (
             "regularization_path",

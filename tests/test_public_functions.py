@@ -69,6 +69,7 @@ def test_eager_entries_can_be_called(entry):
         assert np.all(np.isfinite(leaf))
 
 
+@pytest.mark.slow
 def test_the_table_starts_nothing():
     """Importing the table adds little to importing the library, and computes nothing."""
     program = (

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.optimize import least_squares
 
 from neurojax import receptive_fields as rf
 from neurojax.convergence import Status
+from neurojax.receptive_fields._errors import standard_errors
 from neurojax.receptive_fields._fit import physical
 from neurojax.receptive_fields._gabor import pixel_grid, quadrature_pair
+from neurojax.receptive_fields._projection import Projection, bounds
 
 SHAPE = (12, 10)
 N_KNOWN, N_NOISY = 8, 5
@@ -147,6 +150,14 @@ def fit_noisy(change=0.0):
     return truth, atoms, direction[:N_NOISY], fits
 
 
+def test_more_starts_find_better_fits_of_noise():
+    noise = np.random.default_rng(5).standard_normal((N_KNOWN, SHAPE[0] * SHAPE[1])).astype(np.float32)
+    one, four = (np.asarray(rf.fit_gabor_batch(noise, SHAPE, n_starts=n).r_squared) for n in (1, 4))
+    assert np.all(four > one - 1e-5)
+    assert np.sum(four > one + 0.01) >= N_KNOWN / 4
+
+
+@pytest.mark.slow
 def test_noisy_atoms_reach_the_minimum_that_scipy_finds_from_the_truth(x64):
     truth, atoms, _, fits = fit_noisy()
     names = list(vars(truth))
@@ -201,6 +212,7 @@ def r_squared_gradient(atom, fitted):
     return -2 * (atom - fitted) / spread + 2 * error * deviation / spread**2
 
 
+@pytest.mark.slow
 def test_the_derivative_of_r_squared_needs_no_derivative_of_the_parameters(x64):
     _, atoms, direction, fits = fit_noisy()
     size = 1e-5
@@ -223,11 +235,103 @@ def test_r_squared_is_differentiated_at_constant_parameters(fits_and_gradient):
 
 
 def test_gabor_share_counts_atoms_at_the_threshold_and_not_nan():
-    gabor = known_gabors(np.float32)
+    gabor = jax.tree.map(lambda field: field[:4], known_gabors(np.float32))
     r_squared = jnp.array([0.7, 0.69, 0.95, jnp.nan])
     fits = rf.GaborFit(gabor, r_squared, jnp.zeros(4, int), jnp.zeros(4, int))
     assert rf.gabor_share(fits, 0.69) == 0.75
     assert rf.gabor_share(fits, 0.9) == 0.25
+
+
+def test_a_blob_is_described_but_not_gabor_like():
+    rows, columns = np.mgrid[:12, :10]
+    blob = np.exp(-((rows - 5) ** 2 + (columns - 5) ** 2) / 8)
+    atoms = np.stack([blob.reshape(-1), *np.asarray(make_atoms(np.float32))[: N_KNOWN + 6]])
+    fits = rf.fit_gabor_batch(atoms.astype(np.float32), SHAPE)
+    assert fits.r_squared[0] > 0.99
+    np.testing.assert_array_equal(rf.is_gabor_like(fits)[: N_KNOWN + 1], [False] + N_KNOWN * [True])
+
+
+def least_squares_errors(parameters, atom):
+    """Standard errors by SciPy's Jacobian, taken by differences in the stated parameters."""
+    found = least_squares(lambda p: gabor_by_grid(p) - atom, parameters, max_nfev=1, jac="3-point")
+    variance = np.sum((gabor_by_grid(parameters) - atom) ** 2) / (len(atom) - 8)
+    return np.sqrt(variance * np.diag(np.linalg.inv(found.jac.T @ found.jac)))
+
+
+@jax.jit
+def state_errors(atom, value, weights):
+    problem = Projection(atom, *pixel_grid(SHAPE, float), *bounds(SHAPE, float))
+    return standard_errors(problem, value, weights), physical(value, weights)
+
+
+def test_standard_errors_are_those_of_scipys_jacobian(x64):
+    rng = np.random.default_rng(2)
+    value = jnp.array([5.2, 4.1, 2.0, np.log(0.2), np.log(1.5), np.log(2.2)])
+    weights = jnp.array([0.6, -0.3])
+    atom = 0.1 * rng.standard_normal(120)
+    stated = np.stack(jax.tree.leaves(physical(value, weights)))
+    atom += gabor_by_grid(stated)
+    errors, _ = state_errors(atom, value, weights)
+    np.testing.assert_allclose(jax.tree.leaves(errors), least_squares_errors(stated, atom), rtol=1e-5)
+    held = value.at[3].set(bounds(SHAPE, float)[1][3])
+    errors, stated = state_errors(atom, held, weights)
+    stated = np.stack(jax.tree.leaves(stated))
+    jacobian = least_squares(lambda p: gabor_by_grid(p), stated, max_nfev=1, jac="3-point").jac
+    free = np.arange(8) != 3
+    expected = np.linalg.inv(jacobian[:, free].T @ jacobian[:, free])
+    variance = np.sum((gabor_by_grid(stated) - atom) ** 2) / (120 - 7)
+    assert np.isnan(errors.frequency)
+    np.testing.assert_allclose(
+        np.array(jax.tree.leaves(errors))[free], np.sqrt(variance * np.diag(expected)), rtol=1e-5
+    )
+
+
+def test_standard_errors_of_a_fit_are_in_the_unit_of_the_atom(fits):
+    errors = fits.standard_errors
+    np.testing.assert_allclose(errors.amplitude[SCALED] / errors.amplitude[1], 1e22, rtol=0.5)
+    for name, error in vars(errors).items():
+        known = np.asarray(error)[:N_KNOWN]
+        assert np.all(known >= 0) and np.all(known < 0.01 * (180 if name in ("phase", "orientation") else 3))
+        assert np.isnan(error[NAN])
+    assert np.isnan(errors.phase[ZERO])
+
+
+@pytest.mark.slow
+def test_standard_errors_cover_the_truth_of_redrawn_atoms():
+    truth = known_gabors(np.float32)
+    n_redrawn = 120
+    clean = np.repeat(np.asarray(draw(truth)), n_redrawn, axis=0)
+    noise = np.random.default_rng(7).standard_normal(clean.shape)
+    fits = rf.fit_gabor_batch((clean + 0.05 * noise).astype(np.float32), SHAPE, tol=1e-4, max_steps=200)
+    quantile = scipy.stats.t.ppf(0.975, SHAPE[0] * SHAPE[1] - 8)
+    for name in vars(truth):
+        found, error, right = (
+            np.asarray(getattr(tree, name)) for tree in (fits.gabor, fits.standard_errors, truth)
+        )
+        right = np.repeat(right, n_redrawn)
+        period = {"orientation": 180, "phase": 360}.get(name, np.inf)
+        off = angle_between(found, right, period) if np.isfinite(period) else np.abs(found - right)
+        is_free = np.isfinite(error)
+        assert np.mean(is_free) > 0.95
+        assert 0.92 < np.mean(off[is_free] <= quantile * error[is_free]) < 0.98, name
+
+
+def test_a_good_fit_is_like_a_gabor_function_only_with_half_a_period_under_its_envelope():
+    # Over ±2 standard deviations a grating of n_x = 1/8 runs from −90° to 90°: the even one just reaches 0.
+    frequency = jnp.array([0.2, 0.0626, 0.0624, 0.01, 0.2])
+    ones = jnp.ones(5)
+    gabor = rf.Gabor(5 * ones, 5 * ones, 30 * ones, frequency, 2 * ones, 3 * ones, 0 * ones, ones)
+    fits = rf.GaborFit(gabor, jnp.array([0.9, 0.8, 0.9, 0.95, 0.6]), jnp.zeros(5, int), jnp.zeros(5, int))
+    assert rf.is_gabor_like(fits).tolist() == [True, True, False, False, False]
+    assert rf.is_gabor_like(fits, 0.5, least_cycles=0).all()
+    assert rf.gabor_share(fits) == 0.4 and rf.gabor_share(fits, 0.85) == 0.2
+    summary = rf.gabor_summary(fits)
+    assert (summary["share"], summary["edge_share"]) == (0.4, 0.4)
+    assert summary["frequency"] == pytest.approx(0.1313), "the median over those that count"
+    along = np.exp(-(np.linspace(-2, 2, 401) ** 2) / 2) * np.cos(2 * np.pi * np.linspace(-4, 4, 401) / 16)
+    assert along[0] == pytest.approx(0, abs=1e-12) and np.all(along[1:-1] > 0)
+    with pytest.raises(ValueError, match="least_cycles: expected a number ≥ 0, got -1"):
+        rf.is_gabor_like(fits, least_cycles=-1)
 
 
 def half_height_widths(image, frequency):
@@ -283,11 +387,13 @@ def test_bad_arguments_are_named(untyped):
     for atoms, shape, message in (
         (three, (11, 10), r"atoms: expected 110 features \(patch_shape 11 x 10\)"),
         (three[0], SHAPE, r"atoms: expected 2 axes .*, got shape \(120,\)"),
-        (three.astype(np.int32), SHAPE, "atoms: expected real floating-point numbers, got dtype int32"),
+        (three.astype(complex), SHAPE, "atoms: expected real numbers, got dtype complex"),
         (three[:, :9], (3, 3), r"patch_shape: expected at least 4 x 4 pixels .*\(3, 3\)"),
     ):
         with pytest.raises(ValueError, match=message):
             rf.fit_gabor_batch(atoms, shape)
+    with pytest.raises(ValueError, match=r"column: expected shape \(3,\), as row, got shape \(3, 1\)"):
+        rf.Gabor(np.ones(3), np.ones((3, 1)), *np.ones((6, 3)))
     for n_starts in (0, 41):
         with pytest.raises(ValueError, match=f"n_starts: expected .* got {n_starts}"):
             rf.fit_gabor_batch(three, SHAPE, n_starts=n_starts)

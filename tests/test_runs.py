@@ -362,3 +362,14 @@ def test_bad_folders_and_settings_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json: expected JSON"):
         open_run(tmp_path).read_config()
+
+
+def test_a_model_file_of_another_format_is_refused_by_its_name(tmp_path):
+    save(tmp_path / "model.npz", {"w": jnp.zeros(3)})
+    with np.load(tmp_path / "model.npz") as file:
+        entries = {name: file[name] for name in file.files}
+    assert '"format": "neurojax model 1"' in str(entries["description"])
+    entries["description"] = np.array(str(entries["description"]).replace("model 1", "model 2"))
+    np.savez(tmp_path / "later.npz", **entries)
+    with pytest.raises(ValueError, match=r"format 'neurojax model 1', got 'neurojax model 2'; load it with"):
+        load(tmp_path / "later.npz", {"w": jnp.zeros(3)})

@@ -143,6 +143,11 @@ def test_rows_of_all_leaves_stay_together():
     assert np.all(simple(objective=objective, data=data, batch_size=4).history["apart"] == 0)
 
 
+def test_rows_of_another_byte_order_are_converted():
+    foreign = simple(data=np.asarray(ROWS).astype(">f4")).model
+    np.testing.assert_array_equal(foreign, simple().model)
+
+
 def test_a_sampler_draws_on_the_device_with_a_new_key_each_step():
     class Sampler(eqx.Module):
         rows: jax.Array
@@ -172,7 +177,7 @@ def test_an_iterator_that_ends_is_named():
 # One compilation, the same numbers wherever blocks end
 
 
-def test_blocks_of_all_lengths_share_one_compilation_and_change_nothing():
+def test_blocks_of_all_lengths_trace_the_objective_once_and_change_nothing():
     traces = []
 
     def objective(model, state, batch, key):
@@ -181,12 +186,9 @@ def test_blocks_of_all_lengths_share_one_compilation_and_change_nothing():
 
     results = []
     for steps_per_block in (100, 7):
-        traces.clear()
         results.append(simple(objective=objective, batch_size=3, n_steps=23, steps_per_block=steps_per_block))
-        assert len(traces) <= 3
-        once = len(traces)
     simple(objective=objective, batch_size=3, n_steps=200, steps_per_block=7)
-    assert len(traces) <= 2 * once
+    assert len(traces) == 1
     np.testing.assert_array_equal(results[0].history["loss"], results[1].history["loss"])
     np.testing.assert_array_equal(results[0].model, results[1].model)
 
@@ -313,6 +315,8 @@ def test_progress_is_drawn_only_on_request(capsys):
         ({"data": {}}, r"data: expected at least one array, got none"),
         ({"data": {"x": ROWS, "y": ROWS[:3]}}, r"data\['y'\]: expected 4 rows as in data\['x'\], got 3"),
         ({"data": {"x": ROWS, "y": 3.0}}, r"data\['y'\]: expected an array with a leading axis"),
+        ({"data": np.ma.masked_equal(ROWS, 0)}, r"data: expected an array without a mask"),
+        ({"data": {"x": np.array(["a"])}}, r"data\['x'\]: expected numbers, got an array of dtype <U1"),
         ({"batch_size": 5}, r"batch_size: expected at most the 4 rows of data, got 5"),
         ({"batch_size": 0}, r"batch_size: expected a whole number ≥ 1, got 0"),
         ({"data": lambda key: ROWS, "batch_size": 2}, r"batch_size: expected None with a sampler"),

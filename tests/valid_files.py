@@ -115,6 +115,27 @@ def mat_bases() -> list[Base]:
     return [*bases, Base(written(lambda file: scipy.io.savemat(file, simple, format="4")))]
 
 
+def hdf5_bases() -> list[Base]:
+    """Return MATLAB files of version 7.3, where h5py is installed."""
+    try:
+        import h5py
+    except ImportError:
+        return mat_bases()
+
+    def write(file: io.BytesIO, **settings: Any) -> None:
+        with h5py.File(file, "w", userblock_size=512) as store:
+            for name in ("images", "other"):
+                store.create_dataset(name, data=np.arange(24.0).reshape(4, 3, 2), **settings)
+                store[name].attrs["MATLAB_class"] = np.bytes_("double")
+
+    return [Base(written(write)), Base(written(lambda file: write(file, compression="gzip", shuffle=True)))]
+
+
+def table_bases() -> list[Base]:
+    text = 'angle,"n 1",n2\r\n0,1.5,-2e3\r\n90,NaN,\r\n180,3,4\r\n'
+    return [Base(("\ufeff" * i + text.replace(",", mark)).encode()) for i, mark in enumerate(",;\t")]
+
+
 def idx_bases() -> list[Base]:
     content = struct.pack(">4B3I", 0, 0, 8, 3, 2, 3, 4) + bytes(24)
     wide = struct.pack(">4BI", 0, 0, 13, 1, 5) + np.arange(5, dtype=">f4").tobytes()

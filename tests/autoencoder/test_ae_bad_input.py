@@ -82,9 +82,9 @@ CASES = {
         r"data: expected 6 numbers, one for each feature of the model, on axis 1, got shape \(5, 4\)",
     ),
     "no image": (lambda: plain(ROWS[:0]), "data: expected at least one row, got none"),
-    "whole numbers": (
-        lambda: plain(ROWS.astype(int)),
-        "data: expected real floating-point numbers, got .*int",
+    "complex numbers": (
+        lambda: plain(ROWS.astype(complex)),
+        "data: expected real numbers, got .*complex",
     ),
     "not finite": (lambda: plain(ROWS * np.nan), "data: expected finite numbers, got 30 that are NaN"),
     "sparse, not finite": (
@@ -219,9 +219,54 @@ CASES = {
         lambda: learn(PLAIN, ae.ClassificationObjective(), (ROWS, np.zeros(5, int))),
         "model: expected an instance of Classifier, got Autoencoder",
     ),
-    "noise of whole numbers": (
-        lambda: ae.MaskingNoise(0.5)(array(np.ones(6, int)), KEY),
-        "x: expected real floating-point numbers, got dtype int32",
+    "noise of complex numbers": (
+        lambda: ae.MaskingNoise(0.5)(np.ones(6, complex), KEY),
+        "x: expected real numbers, got dtype complex",
+    ),
+    "logits of one unit": (
+        lambda: ae.cross_entropy(zeros(1), zeros(3)),
+        r"x: expected shape \(1,\), as logits, got shape \(3,\)",
+    ),
+    "a column of data": (
+        lambda: ae.cross_entropy(zeros(3), zeros(3, 1)),
+        r"x: expected shape \(3,\), as logits, got shape \(3, 1\)",
+    ),
+    "a column of logits": (lambda: ae.cross_entropy(zeros(3, 1), zeros(3, 1)), "logits: expected 1 axes"),
+    "error of a column": (
+        lambda: ae.squared_error(zeros(3), zeros(3, 1)),
+        r"x: expected shape \(3,\), as reconstruction, got shape \(3, 1\)",
+    ),
+    "likelihood of a column": (
+        lambda: ae.GaussianOutput().negative_log_likelihood(zeros(3), zeros(3, 1)),
+        r"x: expected shape \(3,\), as parameters, got shape \(3, 1\)",
+    ),
+    "bits of a column": (
+        lambda: ae.BernoulliOutput().negative_log_likelihood(zeros(3), zeros(3, 1)),
+        r"x: expected shape \(3,\), as parameters, got shape \(3, 1\)",
+    ),
+    "a scale for one of three": (
+        lambda: ae.GaussianOutput(array(np.ones(1))).negative_log_likelihood(zeros(3), zeros(3)),
+        r"scale: expected one number, or one for each of 3 features, got shape \(1,\)",
+    ),
+    "thresholds of one": (
+        lambda: ae.jump_relu(zeros(3), zeros(1), 0.5),
+        r"threshold: expected shape \(3,\), as activations, got shape \(1,\)",
+    ),
+    "log scales of one": (
+        lambda: ae.GaussianPosterior(zeros(3), zeros(1)).divergence(),
+        r"log_scale: expected shape \(3,\), as mean, got shape \(1,\)",
+    ),
+    "z of one": (
+        lambda: ae.GaussianPosterior(zeros(3), zeros(3)).log_density(zeros(1)),
+        r"z: expected shape \(3,\)",
+    ),
+    "zs of another size": (
+        lambda: ae.log_weights(VAE, zeros(6), zeros(4, 1), VAE.posterior(zeros(6))),
+        "zs: expected 2 numbers, one for each latent unit, on axis 1",
+    ),
+    "labels of fewer rows": (
+        lambda: ae.ClassificationObjective()(CLASSIFIER, None, (zeros(3, 6), np.zeros(1, int)), KEY),
+        "labels: expected 3 labels, one for each row",
     ),
     "bound of pixels": (
         lambda: ae.elbo(VAE, 2 * array(np.ones(6)), KEY),

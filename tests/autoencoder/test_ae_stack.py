@@ -100,6 +100,7 @@ def test_the_same_call_goes_on_from_its_folder(learned, folder):
     assert len((folder / "layer_1" / "metrics.jsonl").read_text().splitlines()) == 150
 
 
+@pytest.mark.slow
 def test_other_activations_hand_means_down():
     start = stack(is_pretrained=False, activation=jnp.tanh, output=ae.GaussianOutput(0.5), is_tied=False)
     model, x = start.autoencoder, ROWS[0]

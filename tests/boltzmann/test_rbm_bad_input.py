@@ -67,10 +67,15 @@ CASES = {
         lambda: bm.BernoulliRBM(zeros(4, 0), BASE, zeros(0)),
         "at least one unit on each",
     ),
-    "whole numbers": (
-        lambda: bm.BernoulliRBM(array(np.zeros((4, 3), int)), BASE, zeros(3)),
-        "weights: expected real floating-point numbers, got dtype int32",
+    "complex weights": (
+        lambda: bm.BernoulliRBM(array(np.zeros((4, 3), complex)), BASE, zeros(3)),
+        "weights: expected real numbers, got dtype complex64",
     ),
+    "a column of variances": (
+        lambda: gaussian(np.ones((4, 1))),
+        r"variance: expected shape \(4,\), a number or one for each visible unit, got shape \(4, 1\)",
+    ),
+    "a single variance in an array": (lambda: gaussian(np.ones(1)), r"variance: expected shape \(4,\)"),
     "variance at a bound": (lambda: gaussian(2.0), r"variance: expected numbers inside \(0.1, 2.0\)"),
     "one variance below": (lambda: gaussian(np.array([1, 1, 0.05, 1])), "variance: expected numbers inside"),
     "bounds": (
@@ -106,7 +111,7 @@ CASES = {
     "h of another size": (lambda: bm.energy(RBM, BASE, BASE), r"h: expected shape \(3,\).*\(4,\)"),
     "grey likelihood": (
         lambda: bm.log_likelihood(RBM, array([0, 1, 0.5, 1]), 0.0),
-        "v: expected a state of BernoulliRBM, got 1 of 4 numbers that are part of none.*binarise",
+        "v: expected a state of BernoulliRBM, got 1 of 4 numbers that are part of none.*binarize",
     ),
     "two states on": (
         lambda: bm.log_likelihood(POTTS, array(np.ones(4)), 0.0),
@@ -193,13 +198,21 @@ CASES = {
         lambda: learn(bm.ContrastiveDivergence(), bm.PersistentChains(zeros(2, 3))),
         "state: expected None, CD keeps no chains, got PersistentChains",
     ),
-    "whole numbers as data": (
-        lambda: learn(bm.ContrastiveDivergence(), None, ZEROS.astype(int)),
-        "data: .*int",
+    "one sample as a batch": (
+        lambda: bm.ContrastiveObjective(bm.ContrastiveDivergence())(RBM, None, BASE, KEY),
+        r"data: expected 2 axes \(batch visible\), got shape \(4,\)",
+    ),
+    "a column as the data's mean": (
+        lambda: bm.CentredGradient().init(RBM, 2, KEY, data_mean=zeros(2, 4)),
+        r"data_mean: expected shape \(4,\), one sample .*got shape \(2, 4\)",
+    ),
+    "two sparsities": (
+        lambda: bm.ContrastiveObjective(sparsity=np.ones(2)),
+        r"sparsity: expected 0 axes .*\(2,\)",
     ),
     # Labels.
     "label too large": (lambda: labels([0, 3]), r"labels: expected 0 to 2 \(n_classes\), got 0 to 3"),
-    "labels with fractions": (lambda: labels([0.0, 1.5]), "labels: expected whole numbers, got dtype float"),
+    "labels with fractions": (lambda: labels([0.0, 1.5]), "labels: expected integers, got dtype float"),
     "negative label": (lambda: labels([-1, 0]), r"labels: expected 0 to 2 \(n_classes\), got -1 to 0"),
     "number of labels": (
         lambda: labels([1]),
@@ -209,6 +222,34 @@ CASES = {
     "features and classes": (
         lambda: bm.class_log_probabilities(RBM, zeros(3), 2),
         r"features: expected shape \(2,\), 4 visible units less 2 classes, got shape \(3,\)",
+    ),
+    "a column of labels": (
+        lambda: labels([[0], [1]]),
+        r"labels: expected shape \(2,\), one for each row, got shape \(2, 1\)",
+    ),
+    "clamps as numbers": (
+        lambda: bm.clamped_gibbs_step(RBM, BASE, BASE, KEY),
+        "is_clamped: expected truth values, got dtype float32; compare",
+    ),
+    "a log Z for each sample": (
+        lambda: bm.log_likelihood(RBM, BASE, zeros(3)),
+        r"log_partition: expected 0 axes .*\(3,\)",
+    ),
+    "many rows' pseudo-likelihood": (
+        lambda: bm.pseudo_log_likelihood(RBM, zeros(2, 4), KEY),
+        r"v: expected shape \(4,\), one sample \(use vmap",
+    ),
+    "features of a network": (
+        lambda: bm.DeepBeliefNetwork((RBM,)).features(zeros(3)),
+        r"v: expected 4 numbers, one for each visible unit, got shape \(3,\)",
+    ),
+    "top units of a network": (
+        lambda: bm.DeepBeliefNetwork((RBM,)).generate(zeros(3), KEY),
+        r"top_visible: expected 4 numbers",
+    ),
+    "h of another machine": (
+        lambda: RBM.visible_input(zeros(4)),
+        "h: expected 3 numbers",
     ),
     "clamps": (
         lambda: bm.clamped_gibbs_step(RBM, BASE, array(np.zeros(3, bool)), KEY),

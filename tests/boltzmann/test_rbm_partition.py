@@ -151,6 +151,33 @@ def test_both_estimates_within_four_standard_errors_on_many_machines(x64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n_temperatures", "size", "shares"),
+    [(100, 0.95, (0.94, 0.94)), (10, 0.6, (0.92, 0.92)), (3, 0.22, (0.87, 0.79))],
+    ids=str,
+)
+def test_the_standard_error_covers_as_documented(n_temperatures, size, shares, x64):
+    """Over 2000 redrawn keys: the fewer chains count, the less ± 1.96 standard errors hold."""
+    rbm, n_chains, n_redrawn = bernoulli_rbm(1, 10, 8, 1.0), 50, 2000
+    truth, rng = enumerate_rbm(*parameters(rbm)), np.random.default_rng(0)
+    samples = array(truth.v[rng.choice(len(truth.p), (n_redrawn, n_chains), p=truth.p)])
+
+    @jax.jit
+    def brackets(samples, keys):
+        settings = {"base_visible_bias": zeros(10), "n_chains": n_chains, "n_temperatures": n_temperatures}
+        return jax.vmap(lambda s, k: bm.log_partition_bracket(rbm, s, k, **settings))(samples, keys)
+
+    bracket = brackets(samples, jax.random.split(jax.random.key(0), n_redrawn))
+    for estimate, share in zip((bracket.lower, bracket.upper), shares, strict=True):
+        value, error, n_effective = map(np.asarray, estimate)
+        assert np.median(n_effective) / n_chains == pytest.approx(size, abs=0.03)
+        # Of a share of 0.9 among 2000 the standard error is 0.007.
+        assert np.mean(np.abs(value - truth.log_z) < 1.96 * error) == pytest.approx(share, abs=0.021)
+    # What is missed is missed outwards: exact samples cross hardly any bracket.
+    assert np.mean(np.asarray(bracket.is_crossed)) < 0.003
+
+
+@pytest.mark.slow
 def test_estimated_partition_functions_are_right_on_average_and_their_logarithms_too_low(x64):
     rbm = bernoulli_rbm(8, 5, 4, 0.8)
     truth = enumerate_rbm(*parameters(rbm))

@@ -1,18 +1,14 @@
 """The report of the GPU benchmark, and what happens where there is no GPU; none of this needs one."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import _gpu_plot as plot
 import _gpu_tests as tests
+import gpu
 import pytest
 from _gpu_report import Part, Report, markdown
 
-ROOT = Path(__file__).parents[2]
 SETTING = {"quick": True}
 
 
@@ -25,36 +21,29 @@ def report(tmp_path):
     return Report(tmp_path, SETTING)
 
 
-def benchmarks(*arguments, folder=None):
-    variables = os.environ | {"JAX_PLATFORMS": "cpu"}
-    where = [sys.executable, *(["-m", "benchmarks"] if folder is None else [str(folder)])]
-    command = [*where, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """Have JAX find no GPU, so that nothing is measured where there is one."""
+    monkeypatch.setattr(gpu.jax, "default_backend", lambda: "cpu")
 
 
-def test_without_a_gpu_it_refuses_and_names_quick():
-    done = benchmarks("gpu", "--parts=tests")
-    assert done.returncode == 2
-    assert "expected a GPU" in done.stderr and "--quick" in done.stderr
+def test_without_a_gpu_it_refuses_and_names_quick(no_gpu, capsys):
+    assert gpu.main(["--parts=tests"]) == 2
+    error = capsys.readouterr().err
+    assert "expected a GPU" in error and "--quick" in error
 
 
-def test_where_all_scripts_run_it_is_skipped_without_a_gpu(tmp_path):
-    (tmp_path / "gpu.py").write_text((ROOT / "benchmarks" / "gpu.py").read_text())
-    (tmp_path / "__main__.py").write_text((ROOT / "benchmarks" / "__main__.py").read_text())
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        if not (tmp_path / path.name).exists() and path.name != "__init__.py":
-            text = path.read_text().replace('if __name__ == "__main__":', "if False:")
-            (tmp_path / path.name).write_text(text)
-    done = benchmarks(folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "no GPU: skipped" in done.stdout
-    assert done.stdout.splitlines()[-1].split()[::2] == ["gpu", "skipped"]
+def test_where_all_scripts_run_it_is_skipped_without_a_gpu(no_gpu, monkeypatch, capsys):
+    monkeypatch.setenv("NEUROJAX_BENCHMARKS", "all")
+    assert gpu.main([]) == gpu.SKIPPED
+    assert "no GPU: skipped" in capsys.readouterr().out
 
 
-def test_an_unknown_part_is_refused_with_those_there_are():
-    done = benchmarks("gpu", "--quick", "--parts=cods")
-    assert done.returncode == 2
-    assert "tests,codes,updates,pipeline; got cods" in done.stderr
+def test_an_unknown_part_is_refused_with_those_there_are(capsys):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--quick", "--parts=cods"])
+    assert ended.value.code == 2
+    assert "tests,codes,updates,pipeline; got cods" in capsys.readouterr().err
 
 
 def test_a_row_is_in_the_file_before_the_part_ends(report, tmp_path):

@@ -1,6 +1,6 @@
 """Metrics against their definitions in NumPy, at the wrap, and on simulated responses of known variance."""
 
-from itertools import permutations
+from itertools import permutations, product
 
 import equinox as eqx
 import jax
@@ -137,7 +137,7 @@ def test_explainable_variance_and_feve_against_their_definitions(x64):
     means, responses = noisy_responses(1.0, 2.0, 4, 30, 5)
     flat = responses.reshape(-1, 5)
     noise = np.stack([np.var(responses[:, s], axis=0, ddof=1) for s in range(30)]).mean(0)
-    total = flat.var(0)
+    total = flat.var(0, ddof=1)
     np.testing.assert_allclose(variance(responses), (total - noise) / total, rtol=1e-12)
     predicted = 0.7 * means
     error = np.mean((responses - predicted) ** 2, axis=(0, 1))
@@ -153,7 +153,10 @@ def test_explainable_variance_and_feve_of_known_variances():
     true_mean = np.asarray(explained(means, responses).feve)
     assert abs(true_mean.mean() - 1) < 4 * true_mean.std(ddof=1) / 10 < 0.05
     grand_mean = np.broadcast_to(responses.mean((0, 1)), means.shape)
-    np.testing.assert_allclose(explained(grand_mean, responses).feve, 0, atol=1e-4)
+    total, n_responses = responses.reshape(-1, means.shape[1]).var(0, ddof=1), responses[..., 0].size
+    noise = responses.var(0, ddof=1).mean(0)
+    expected = total / n_responses / (total - noise)  # 0 but for the mean's own error
+    np.testing.assert_allclose(explained(grand_mean, responses).feve, expected, atol=1e-4)
 
 
 def test_neurons_below_the_threshold_are_masked():
@@ -178,11 +181,83 @@ def test_constant_responses_explain_nothing():
             np.testing.assert_array_equal(np.isnan(result.feve), [True, False], err_msg=f"{constant}")
 
 
-def test_explainable_variance_of_noise_is_biased_as_stated(x64):
-    """Over all orders of the same numbers, as of noise alone, the mean is −1/(repeats·stimuli − 1)."""
+def test_explainable_variance_of_noise_alone_is_zero_on_average(x64):
+    """Over all orders of the same numbers, with equal and with unequal repeats."""
     orders = np.array(list(permutations([0.0, 1.0, 3.0, 7.0, 8.0, 20.0])))
     responses = orders.T.reshape(3, 2, -1)
-    assert float(np.mean(variance(responses))) == pytest.approx(-1 / 5, rel=1e-12)
+    assert float(np.mean(variance(responses))) == pytest.approx(0, abs=1e-14)
+    unequal = explainable_variance(orders.T, np.array([0, 0, 1, 1, 1, 1]), 2)
+    assert float(np.mean(unequal)) == pytest.approx(0, abs=1e-14)
+
+
+def test_unequal_repeats_are_unbiased_whatever_the_noise_of_each_stimulus(x64):
+    """By enumeration: each response is its mean ± a deviation of its own stimulus, all signs alike."""
+    labels, means, deviations = np.array([0, 0, 1, 1, 1, 2, 2]), np.array([0.0, 1.0, 5.0]), [3.0, 1.0, 0.5]
+    signs = np.array(list(product([-1, 1], repeat=7)))
+    responses = means[labels][:, None] + np.take(deviations, labels)[:, None] * signs.T
+    share = np.asarray(explainable_variance(responses, labels, 3))
+    total = responses.var(0, ddof=1)
+    expected = np.sum((means[labels] - means[labels].mean()) ** 2) / 6
+    assert np.mean(share * total) == pytest.approx(expected, rel=1e-12)
+    # The true means explain all of it, on average.
+    fraction = feve(np.repeat(means[:, None], 128, 1), responses, labels=labels, threshold=0)
+    missing = (1 - np.asarray(fraction.feve)) * share * total
+    counted = np.isfinite(missing)
+    error = np.mean((responses - means[labels][:, None]) ** 2, 0)
+    by_stimulus = [np.sum(labels == s) * responses[labels == s].var(0, ddof=1) for s in range(3)]
+    np.testing.assert_allclose(missing[counted], (error - np.sum(by_stimulus, 0) / 7)[counted], atol=1e-12)
+    assert np.mean(error - np.sum(by_stimulus, 0) / 7) == pytest.approx(0, abs=1e-14)
+
+
+def test_three_forms_of_unequal_repeats_are_one():
+    """Labelled trials, repeats filled up with NaN, and, where repeats are equal, plain repeats."""
+    means, responses = noisy_responses(1.0, 1.0, 4, 12, 3)
+    labels = np.tile(np.arange(12), 4)
+    plain = explained(means, responses)
+    labelled = feve(means, responses.reshape(48, 3), labels=labels)
+    np.testing.assert_allclose(labelled.feve, plain.feve, rtol=1e-5)
+    holes = responses.copy()
+    holes[3, ::2] = np.nan
+    kept = np.isfinite(holes.reshape(48, 3)[:, 0])
+    expected = feve(means, responses.reshape(48, 3)[kept], labels=labels[kept])
+    for found, value in zip(explained(means, holes), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5)
+    # A hole in one neuron alone is not a missing trial.
+    holes[:] = responses
+    holes[1, 2, 0] = np.nan
+    np.testing.assert_array_equal(np.isnan(explained(means, holes).feve), [True, False, False])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e18, 1e30])
+def test_scores_do_not_depend_on_the_unit(scale):
+    means, responses = noisy_responses(1.0, 1.0, 3, 12, 4)
+    scale, counts = np.float32(scale), np.float32(RNG.poisson(3.0, (12, 4)) + 1)
+    means, responses = np.float32(means), np.float32(responses)
+    expected = [np.corrcoef(means[:, i], responses[0, :, i])[0, 1] for i in range(4)]
+    np.testing.assert_allclose(correlate(scale * means, responses[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(correlate(means, scale * responses[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(variance(scale * responses), variance(responses), rtol=1e-4)
+    found = explained(scale * means, scale * responses, threshold=0)
+    np.testing.assert_allclose(found.feve, explained(means, responses, threshold=0).feve, rtol=1e-4)
+    rates = counts + np.float32(0.5)
+    for metric in (pseudo_r2, bits):
+        np.testing.assert_allclose(metric(scale * rates, scale * counts), metric(rates, counts), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_summed_in_single(dtype):
+    means, responses = noisy_responses(100.0, 100.0, 3, 12, 4)
+    means, responses = jnp.asarray(means, dtype), jnp.asarray(responses, dtype)
+    single, double = means.astype(jnp.float32), responses.astype(jnp.float32)
+    np.testing.assert_array_equal(correlate(means, responses[0]), correlate(single, double[0]))
+    np.testing.assert_array_equal(variance(responses), variance(double))
+    np.testing.assert_array_equal(explained(means, responses).feve, explained(single, double).feve)
+
+
+def test_small_integers_do_not_wrap():
+    true = np.arange(200, dtype=np.uint8) % 20
+    counts = confusion_matrix(true, true, 20)
+    np.testing.assert_array_equal(counts, 10 * np.eye(20))
 
 
 def test_counts_are_responses():
@@ -202,8 +277,8 @@ def test_counts_are_responses():
 
 
 def test_responses_must_be_numbers(untyped):
-    with pytest.raises(ValueError, match="measured: expected real floating-point numbers, got dtype bool"):
-        response_correlation(jnp.zeros((3, 2)), jnp.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match="measured: expected real numbers, got dtype complex64"):
+        response_correlation(jnp.zeros((3, 2)), jnp.zeros((3, 2), complex))
 
 
 def test_feve_of_bad_input(untyped):
@@ -213,6 +288,19 @@ def test_feve_of_bad_input(untyped):
         feve(jnp.zeros((2, 2)), jnp.zeros((2, 3, 2)))
     with pytest.raises(ValueError, match="threshold: expected a number in"):
         feve(jnp.zeros((3, 2)), jnp.zeros((2, 3, 2)), threshold=2)
+    trials = jnp.zeros((4, 2))
+    with pytest.raises(ValueError, match="labels: expected at least 2 repeats of each stimulus, got 1"):
+        feve(jnp.zeros((2, 2)), trials, labels=jnp.array([0, 0, 0, 1]))
+    with pytest.raises(ValueError, match="labels: expected labels 0 to 1, got 0 to 2"):
+        explainable_variance(trials, jnp.array([0, 0, 2, 2]), 2)
+    with pytest.raises(ValueError, match="labels: expected 4 labels, one for each trial"):
+        explainable_variance(trials, jnp.array([0, 0, 0]), 1)
+    with pytest.raises(ValueError, match="predicted: expected classes 0 to 2, got 0 to 3"):
+        confusion_matrix(jnp.array([0, 3]), jnp.array([0, 1]), 3)
+    with pytest.raises(ValueError, match="predicted: expected integers"):
+        fraction_correct(jnp.array([0.0, 1.0]), jnp.array([0, 1]))
+    with pytest.raises(ValueError, match="predicted: expected shape"):
+        fraction_correct(jnp.array([[0], [1]]), jnp.array([0, 1]))
 
 
 def test_gradients_are_finite():

@@ -393,7 +393,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["circle", pytest.param("classes", marks=pytest.mark.slow)])
 def test_networks_on_the_circle(x64, name):
     decoder, angles = NETWORKS[name](BINS), 1.0 * ANGLES[TRAIN]
 

@@ -65,7 +65,7 @@ def test_trials(decoder):
         lambda: decoder.fit(COUNTS, np.where(ANGLES == 90, np.nan, ANGLES)),
     )
     assert_refused(
-        "responses: expected real floating-point numbers, got dtype complex64",
+        "responses: expected real numbers, got dtype complex64",
         lambda: decoder.fit(COUNTS + 1j, ANGLES),
     )
 
@@ -179,7 +179,8 @@ def test_tuned():
         lambda: nc.Tuned(nc.SinCosRidge, one),
     )
     assert_refused(
-        "strengths: expected a number > 0, got", lambda: nc.Tuned(nc.SinCosRidge(), jnp.array([0.0, 1.0]))
+        "strengths: expected numbers that SinCosRidge takes, got 0: strength: expected a number > 0",
+        lambda: nc.Tuned(nc.SinCosRidge(), jnp.array([0.0, 1.0])),
     )
     assert_refused(
         "strengths: expected 1 axes (strengths), got shape ()", lambda: nc.Tuned(nc.SinCosRidge(), 1.0)
@@ -320,8 +321,8 @@ def test_ridge_and_multinomial():
         lambda: nc.ridge(xs, ys, 1.0, weights=np.ones(3)),
     )
     assert_refused(
-        "xs: expected real floating-point numbers, got dtype int",
-        lambda: nc.ridge(np.ones((16, 3), int), ys, 1.0),
+        "xs: expected real numbers, got dtype complex",
+        lambda: nc.ridge(np.ones((16, 3), complex), ys, 1.0),
     )
     classes, penalty = np.arange(16) % 3, ElasticNet(0.0, 1.0)
     assert_refused(

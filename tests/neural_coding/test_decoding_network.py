@@ -108,8 +108,9 @@ def test_row_space_takes_the_steps_of_the_direct_form(x64):
     _, outputs = forward(*parameters(direct), HELD)
     last = -log_softmax(outputs, axis=1)[np.arange(7), HELD_CLASSES].mean()
     np.testing.assert_allclose(of_direct.evaluation["loss"][-1], last, rtol=1e-9)
-    for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-4)):
-        row, of_row = train(True, np.dtype(dtype))
+    forms = (True, "float64", 1e-10), (True, "float32", 1e-4), (False, "float32", 1e-4)
+    for form, dtype, tolerance in forms:
+        row, of_row = train(form, np.dtype(dtype))
         assert row.input_weights.dtype == dtype
         for name in ("loss", "data_loss"):
             np.testing.assert_allclose(of_row[name], of_direct[name], rtol=tolerance)

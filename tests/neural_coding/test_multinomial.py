@@ -154,11 +154,12 @@ def test_implicit_gradient_and_vmap_over_strengths(x64):
 
 def test_both_precisions_agree_and_the_fit_tells_how_it_ended():
     penalty = ElasticNet(0.0, 0.05)
-    small = jax.jit(partial(fit_multinomial, n_classes=N_CLASSES))(np.float32(XS), CLASSES, penalty=penalty)
+    fit = jax.jit(partial(fit_multinomial, n_classes=N_CLASSES, tol=2e-6))  # a movement is not an error
+    small = fit(np.float32(XS), CLASSES, penalty=penalty)
     with jax.enable_x64(True):
         large = quick(XS, CLASSES, n_classes=N_CLASSES, penalty=penalty, weights=np.ones(60)).value
     assert small.value.dtype == jnp.float32 and small.status == Status.converged
-    assert 1 < small.n_steps < 10_000 and small.residual <= 1e-5
+    assert 1 < small.n_steps < 10_000 and small.residual <= 2e-6
     np.testing.assert_allclose(small.value, large, atol=1e-4)
 
 

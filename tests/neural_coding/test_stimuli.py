@@ -14,8 +14,8 @@ from neurojax.neural_coding import (
     course_filters,
     course_grating,
     course_gratings,
-    gabor,
     gabor_bank,
+    gabor_filter,
     grating,
 )
 
@@ -182,7 +182,7 @@ def test_gabor_is_that_of_the_receptive_field_fits(x64):
     @jax.vmap
     def both(orientation):
         widths = {"width_across": 1.7, "width_along": 2.5}
-        drawn = gabor(orientation, (11, 9), period=4.4, phase_degrees=35, center=(4.2, 5.1), **widths)
+        drawn = gabor_filter(orientation, (11, 9), period=4.4, phase_degrees=35, center=(4.2, 5.1), **widths)
         others = map(jnp.asarray, (1 / 4.4, 1.7, 2.5, 35.0, 1.0))
         parameters = receptive_fields.Gabor(jnp.asarray(4.2), jnp.asarray(5.1), orientation, *others)
         return drawn, receptive_fields.gabor(parameters, (11, 9))
@@ -196,7 +196,9 @@ def test_filters_scale_with_pixels_per_degree(x64):
     def draw(scale):
         shape, per_degree = (11, 9), {"pixels_per_degree": scale}
         center = (5 / scale, 3 / scale)
-        filter = gabor(20.0, shape, period=4 / scale, width_across=2 / scale, center=center, **per_degree)
+        filter = gabor_filter(
+            20.0, shape, period=4 / scale, width_across=2 / scale, center=center, **per_degree
+        )
         other = center_surround(shape, center_width=1 / scale, surround_width=2 / scale, **per_degree)
         return filter, other
 
@@ -225,7 +227,7 @@ def test_gabor_bank_order_mean_and_norm(x64):
     np.testing.assert_allclose((bank**2).sum((1, 2)), 1, atol=1e-14)
     index = 2 * 4 + 1 * 2 + 1  # the third period, the second orientation, the second phase
     widths: dict = {"width_across": 2.1, "width_along": 2.8}
-    one = jax.jit(lambda: gabor(60.0, (9, 12), period=7, phase_degrees=90, **widths))()
+    one = jax.jit(lambda: gabor_filter(60.0, (9, 12), period=7, phase_degrees=90, **widths))()
     one = np.asarray(one) - np.mean(one)
     np.testing.assert_allclose(bank[index], one / np.sqrt((one**2).sum()), atol=1e-14)
 
@@ -250,7 +252,9 @@ def test_center_surround_is_a_difference_of_gaussians(x64):
 
 def test_filters_differentiate(x64):
     def draw(value):
-        filter = gabor(value[0], (5, 6), period=value[1], width_across=value[2], phase_degrees=value[3])
+        filter = gabor_filter(
+            value[0], (5, 6), period=value[1], width_across=value[2], phase_degrees=value[3]
+        )
         return filter + center_surround((5, 6), center_width=value[4], surround_width=value[5])
 
     assert_gradients(draw, np.array([20.0, 4.0, 1.5, 10.0, 1.0, 2.0]))
@@ -288,7 +292,10 @@ def test_course_filters_in_double_precision(x64):
 WRONG: Any = {"shape": (4, 4, 4), "center": (1,), "waveform": "sine"}  # the types forbid these
 BAD_CALLS = {
     "rows": (lambda: grating(0.0, (0, 4), period=4), r"shape: expected a whole number ≥ 1, got 0\."),
-    "sizes": (lambda: gabor(0.0, WRONG["shape"], period=4, width_across=1), r"shape: expected 2 sizes"),
+    "sizes": (
+        lambda: gabor_filter(0.0, WRONG["shape"], period=4, width_across=1),
+        r"shape: expected 2 sizes",
+    ),
     "direction": (lambda: grating(math.nan, (4, 4), period=4), r"direction_degrees: expected finite numbers"),
     "period": (lambda: grating(0.0, (4, 4), period=0), r"period: expected a number > 0, got 0\."),
     "contrast": (lambda: grating(0.0, (4, 4), period=4, contrast=1.5), r"contrast: .*\[0, 1\], got 1\.5"),
@@ -305,7 +312,10 @@ BAD_CALLS = {
         lambda: grating(0.0, (4, 4), period=4, pixels_per_degree=0),
         r"pixels_per_degree: expected a number > 0",
     ),
-    "width": (lambda: gabor(0.0, (4, 4), period=4, width_across=0), r"width_across: expected a number > 0"),
+    "width": (
+        lambda: gabor_filter(0.0, (4, 4), period=4, width_across=0),
+        r"width_across: expected a number > 0",
+    ),
     "surround": (
         lambda: center_surround((4, 4), center_width=1, surround_width=2, surround_weight=-1),
         r"surround_weight: expected a number ≥ 0, got -1\.",

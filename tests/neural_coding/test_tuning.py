@@ -1,5 +1,6 @@
 """Tuning curves and their figures, against NumPy and under rotation."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -191,3 +192,66 @@ def test_gradients_are_finite():
     assert np.isfinite(slopes(curves)[0]).all()
     silent = np.concatenate([np.zeros((1, 24), np.float32), curves[1:]])
     assert np.isfinite(slopes(silent)[1]).all()
+
+
+@pytest.mark.parametrize("period", [360, 180])
+def test_a_closed_circle_is_a_circle(period):
+    """The first angle again at the end, in float32, in integers, and turned."""
+    figures = {360: preferred_direction, 180: preferred_orientation}
+    for start in (0.0, -180.0, 33.0):
+        angles = start + np.linspace(0, period, 9)
+        curve = 2 + np.cos(2 * np.pi * (angles - 60) / period)
+        found = float(figures[period](np.float32(curve), np.float32(angles)))
+        assert found == pytest.approx(60, abs=1e-3), start
+        open_one = circular_variance(curve[:-1], angles[:-1], period)
+        assert float(circular_variance(curve, angles, period)) == pytest.approx(float(open_one), abs=1e-6)
+    # Directions with a closing angle, read as orientations: 0°, 180° and 360° are one orientation.
+    angles = np.linspace(0, 360, 17)
+    curve = 2 + np.cos(2 * np.deg2rad(angles - 60)) + 0.5 * np.cos(np.deg2rad(angles - 10))
+    assert float(preferred_orientation(curve, angles)) == pytest.approx(60, abs=1e-3)
+    assert float(direction_selectivity(curve, angles)) == pytest.approx(
+        float(direction_selectivity(curve[:-1], angles[:-1])), abs=1e-6
+    )
+
+
+def test_repeated_angles_count_once_with_their_mean():
+    angles = np.float32([0, 0, 0, 90, 180, 270])
+    curve = np.float32([1, 2, 6, 5, 1, 0])
+    expected = preferred_direction(np.float32([3, 5, 1, 0]), np.float32([0, 90, 180, 270]))
+    assert float(preferred_direction(curve, angles)) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_angles_that_are_no_whole_circle_are_refused():
+    curve = np.ones(8, np.float32)
+    sums = (preferred_direction, partial(circular_variance, period_degrees=360), direction_selectivity)
+    for figure in (*sums, orientation_selectivity):
+        half, radians = np.arange(8) * 22.5, np.arange(8) * np.pi / 4
+        for angles in (half, radians, np.array([0, 45, 90, 135, 180, 225, 270, 330.0])):
+            with pytest.raises(ValueError, match="angles_degrees: expected angles in degrees that divide"):
+                figure(curve, angles)
+    for angles in (np.arange(8) * 45.0, np.arange(8) * 22.5, [0, 22, 45, 67, 90, 112, 135, 157]):
+        preferred_orientation(curve, np.float32(angles))
+    with pytest.raises(ValueError, match=r"divide the whole circle of 360° evenly, got none"):
+        preferred_direction(curve[:0], np.zeros(0))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_figures_do_not_depend_on_the_unit(scale):
+    found, expected = (figures_of(np.float32(CURVES) * np.float32(s), ANGLES) for s in (scale, 1))
+    for name in FIGURES:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_radians_and_other_periods_are_told():
+    responses, degrees = np.ones((8, 1), np.float32), np.arange(8) * 45.0
+    for angles in (np.deg2rad(degrees), np.deg2rad(degrees - 180), np.deg2rad(degrees / 2)):
+        with pytest.warns(UserWarning, match="angles_degrees: .* may be radians"):
+            tuning_curves(responses, angles, AngleBins(4))
+    with pytest.warns(UserWarning, match="within one period of 180°, got 0° to 315°"):
+        tuning_curves(responses, degrees, AngleBins(4, 180))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuning_curves(responses, degrees - 180, AngleBins(4))
+        tuning_curves(responses, np.arange(8) / 8 - 0.5, AngleBins(4))  # discrimination of half a degree
+        tuning_curves(responses, np.arange(8) - 4, AngleBins(4))  # of whole degrees
+        jax.jit(tuning_curves)(responses, np.deg2rad(degrees), AngleBins(4))

@@ -155,10 +155,10 @@ def test_a_constant_neuron_has_no_reliability(x64):
 def test_bad_input(untyped):
     with pytest.raises(ValueError, match="at least 2 repeats"):
         trial_to_trial_reliability(jnp.zeros((1, 3, 2)))
-    with pytest.raises(ValueError, match="labels: expected 4 trials"):
+    with pytest.raises(ValueError, match="labels: expected 4 labels"):
         noise_correlations(jnp.zeros((4, 2)), jnp.zeros(3, int), 2)
-    with pytest.raises(ValueError, match="responses: expected real"):
-        constant_neurons(jnp.zeros((4, 2), bool))
+    with pytest.raises(ValueError, match="responses: expected real numbers"):
+        constant_neurons(jnp.zeros((4, 2), complex))
 
 
 def test_gradients_are_finite():

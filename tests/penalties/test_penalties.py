@@ -299,9 +299,11 @@ MESSAGES = [
     (lambda: GroupL2(1.0, 0), r"group_size: expected a whole number ≥ 1, got 0"),
     (lambda: GROUPED.value(np.ones(5)), r"code: expected .* group_size 2 divides, got shape \(5,\)"),
     (lambda: GROUPED.prox(np.ones(5), 0.1), r"v: expected .* group_size 2 divides, got shape \(5,\)"),
-    (lambda: L1(1.0).prox(np.arange(3), 0.1), r"v: expected real floating-point numbers, got dtype int"),
-    (lambda: L1(1.0).value(np.arange(3)), r"code: expected real floating-point numbers, got dtype int"),
-    (lambda: Cauchy(1.0, 1.0).prox(np.arange(3), 0.1), r"v: expected real floating-point numbers"),
+    (lambda: L1(1j), r"strength: expected real numbers, got dtype complex"),
+    (lambda: ElasticNet(1.0, np.ma.array([1.0])), r"l2: expected an array without a mask"),
+    (lambda: L1(1.0).prox(np.ones(3) + 0j, 0.1), r"v: expected real numbers, got dtype complex"),
+    (lambda: L1(1.0).value(np.array([None])), r"code: expected numbers, got an array of dtype object"),
+    (lambda: GROUPED.prox(np.ones(4), 1j), r"step_size: expected real numbers, got dtype complex"),
     (lambda: L1(1.0).prox(np.ones(3), -0.1), r"step_size: expected a number ≥ 0, got -0.1"),
     (lambda: jax.jit(lambda v: L1(-1.0).prox(v, 0.1))(np.ones(3)), r"strength: expected a number ≥ 0"),
 ]
@@ -311,3 +313,91 @@ def test_messages(untyped):
     for make, message in MESSAGES:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_foreign_numbers_are_converted(untyped):
+    expected = jax.tree.leaves(
+        answers(L1(np.array([1.0, 0.5, 2.0], np.float32)), jnp.array([-3.0, 0.0, 2.0]))
+    )
+    for strength, code in (
+        ([1, 0.5, 2], [-3, 0, 2]),
+        (np.array([1, 0.5, 2], ">f8"), np.array([-3, 0, 2], ">i2")),
+        (np.array([1, 0.5, 2], np.longdouble), np.array([-3, 0, 2], np.int64)),
+    ):
+        for found, right in zip(jax.tree.leaves(answers(L1(strength), code)), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
+def answers(penalty, code):
+    return penalty.value(code), penalty.gradient(code), penalty.support(code), penalty.prox(code, 1)
+
+
+INFINITE = [
+    L1(np.inf), L1([np.inf, 1.0]), NonNegativeL1(np.inf), ElasticNet(np.inf, 1.0), ElasticNet(1.0, np.inf),
+    ElasticNet(np.inf, np.inf), ElasticNet([np.inf, 0.0], 0.0), L0(np.inf), L0([np.inf, 1.0]),
+    Cauchy(np.inf, 1.0), Cauchy([np.inf, 1.0], 0.1), GroupL2(np.inf, 2), GroupL2([np.inf, 1.0], 1),
+    Gaussian(np.inf, 1.0), Gaussian([1.0, np.inf], 2.0), Log(np.inf), SmoothL1([np.inf, 0.0], 0.01),
+]  # fmt: skip
+
+
+@jax.jit
+def at_zero_and_beyond(penalties, code):
+    """Return gradient, value and its slopes at zero, the proximal operator and its Jacobian at a code."""
+    zeros = jnp.zeros_like(code)
+    valued = [p for p in penalties if isinstance(p, AbstractValuedPenalty)]
+    proximal = [p for p in penalties if isinstance(p, AbstractProximalPenalty)]
+    return (
+        [p.gradient(zeros) for p in penalties],
+        [p.value(zeros) for p in valued if not isinstance(p, SmoothL1)],
+        [jax.grad(lambda p: p.value(zeros))(p) for p in valued],
+        [(p.prox(code, 0.5), jax.jacobian(p.prox)(code, 0.5)) for p in proximal],
+    )
+
+
+def test_an_infinite_strength_allows_zero_and_nothing_else():
+    code = jnp.array([1.5, -2.0])
+    gradients, values, slopes, moved = at_zero_and_beyond(INFINITE, code)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradients, values)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slopes, moved)))
+    proximal = [p for p in INFINITE if isinstance(p, AbstractProximalPenalty)]
+    for penalty, (u, jacobian) in zip(proximal, moved, strict=True):
+        is_held = np.broadcast_to(np.max(np.isinf(jax.tree.leaves(penalty)[0])), 2)
+        if jax.tree.leaves(penalty)[0].shape == (2,):
+            is_held = np.isinf(jax.tree.leaves(penalty)[0])
+        is_held = is_held | np.isinf(np.broadcast_to(getattr(penalty, "l2", 0.0), 2))
+        assert not np.any(u[is_held]) and not np.any(jacobian[is_held]), penalty
+        assert np.all(u[~is_held]), penalty
+
+
+@jax.jit
+def smooth_at_scale(code):
+    penalties = SmoothL1(1.0, 1e-7), SmoothL1(2.0, 9.0), Cauchy(1.0, 1.0)
+    return [(jax.vmap(p.value)(code[:, None]), p.gradient(code)) for p in penalties]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_smooth_penalties_at_any_scale(dtype, x64):
+    scales = 10.0 ** np.arange(-30, 31)
+    code = np.concatenate([-scales, scales, [0.0, 1e38]]).astype(dtype)
+    z = code.astype(np.longdouble)
+    expected = []
+    for strength, epsilon in ((1, 1e-7), (2, 9)):
+        size = np.sqrt(z**2 + np.asarray(epsilon, dtype).astype(np.longdouble))
+        expected.append((strength * size, strength * z / size))
+    expected.append((np.log1p(z**2), 2 * z / (1 + z**2)))
+    tiny = np.finfo(dtype).tiny
+    for found, right in zip(jax.tree.leaves(smooth_at_scale(code)), sum(expected, ()), strict=True):
+        np.testing.assert_allclose(found, right.astype(float), rtol=8 * np.finfo(dtype).eps, atol=tiny)
+
+
+def test_half_precision_is_summed_in_single():
+    for dtype in (jnp.bfloat16, jnp.float16):
+        code = jnp.full(4096, 300.0, dtype)
+        found = [
+            value(p, code) for p in (L1(1.0), ElasticNet(1.0, 1.0), Cauchy(1.0, 1.0), SmoothL1(1.0, 0.01))
+        ]
+        z, n = float(code[0]), 4096
+        right = n * np.array([z, z + z**2 / 2, np.log1p(z**2), np.sqrt(z**2 + 0.01)])
+        np.testing.assert_allclose(found, right, rtol=1e-5)
+        assert all(one.dtype == np.float32 for one in found)
+        assert L1(1.0).gradient(code).dtype == GroupL2(1.0, 2).prox(code, 1.0).dtype == dtype

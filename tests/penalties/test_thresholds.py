@@ -338,7 +338,17 @@ def test_thresholds_are_broadcast_and_mapped():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_messages(operator, untyped):
-    with pytest.raises(ValueError, match=r"v: expected real floating-point numbers, got dtype int32"):
-        operator(jnp.arange(3), 1.0)
+    with pytest.raises(ValueError, match=r"v: expected real numbers, got dtype complex64"):
+        operator(jnp.arange(3) + 0j, 1.0)
+    with pytest.raises(ValueError, match=r"t: expected an array without a mask"):
+        operator(jnp.ones(3), np.ma.array([1.0, 2.0, 3.0]))
     with pytest.raises(ValueError, match=r"t: expected a number ≥ 0, got -1.0"):
         operator(jnp.ones(3), -1.0)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_foreign_numbers_are_converted(operator, untyped):
+    expected = operator(jnp.array([-3.0, 0.0, 2.0]), 1.0)
+    for v in ([-3, 0, 2], np.array([-3, 0, 2]), np.array([-3, 0, 2], ">f4"), jnp.array([-3, 0, 2])):
+        np.testing.assert_array_equal(operator(v, 1), expected)
+        assert operator(v, 1).dtype == expected.dtype

@@ -11,44 +11,15 @@ from types import ModuleType
 
 import neurojax
 
-from . import (
-    autoencoder,
-    boltzmann,
-    chains,
-    convergence,
-    data,
-    decomposition,
-    distributed,
-    metrics,
-    neural_coding,
-    penalties,
-    plotting,
-    receptive_fields,
-    runs,
-    sparse_coding,
-    training,
-)
 from ._entry import COMPUTATION, KINDS, PLATFORMS, Entry
 
 __all__ = ["COMPUTATION", "ENTRIES", "KINDS", "PLATFORMS", "Entry", "public_modules", "public_names"]
 
-TABLES = (
-    autoencoder,
-    boltzmann,
-    chains,
-    convergence,
-    data,
-    decomposition,
-    distributed,
-    metrics,
-    neural_coding,
-    penalties,
-    plotting,
-    receptive_fields,
-    runs,
-    sparse_coding,
-    training,
-)
+TABLES = [
+    importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(__path__)
+    if not module.name.startswith("_")
+]
 ENTRIES: tuple[Entry, ...] = tuple(entry for table in TABLES for entry in table.ENTRIES)
 
 

@@ -2,16 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from neurojax import convergence, neural_coding, penalties
+from neurojax.proximal import Logistic
 
 from ._entry import Entry, angles, classes, counts, key, normal, number, others
 
+BINS = "The angle of a trial chooses its bin."
 HOST = "It trains a network with fit, a host program."
 
 
 def _trials():
-    return {"responses": counts(12, 3), "angles_degrees": angles(12), "new_responses": counts(5, 3, seed=1)}
+    return {"responses": counts(12, 3), "angles_degrees": angles(12), "response": counts(3, seed=1)}
 
 
 def _bins():
@@ -21,37 +24,41 @@ def _bins():
 def _decoded(decoder):
     """Return a function that fits a decoder to trials, and decodes others."""
 
-    def call(responses, angles_degrees, new_responses):
+    def call(responses, angles_degrees, response):
         fitted = decoder.fit(responses, angles_degrees)
-        predicted = jax.vmap(fitted.predict)(new_responses)
+        predicted = fitted.predict(response)
         if isinstance(fitted, neural_coding.AbstractProbabilisticDecoder):
-            return predicted, jax.vmap(fitted.log_probabilities)(new_responses)
+            return predicted, fitted.log_probabilities(response)
         return predicted
 
     return call
 
 
-def _posterior_mean(responses, angles_degrees, new_responses):
+def _posterior_mean(responses, angles_degrees, response):
     fitted = neural_coding.PoissonDecoder(_bins()).fit(responses, angles_degrees)
-    return neural_coding.posterior_mean_degrees(fitted, new_responses[0])
+    return neural_coding.posterior_mean_degrees(fitted, response)
+
+
+def _trials_and_response():
+    return {"responses": counts(12, 3), "angles_degrees": angles(12), "response": counts(3, seed=1)}
 
 
 def _fit_multinomial(xs, classes, strength):
-    return neural_coding.fit_multinomial(
-        xs, classes, 3, penalties.L1(strength), max_steps=20, gradient=convergence.Implicit()
-    )
+    tol = 1e-12 if xs.dtype == np.float64 else 1e-5
+    return neural_coding.fit_multinomial(xs, classes, 3, penalties.L1(strength), tol=tol)
+
+
+def _multinomial_errors(xs, classes):
+    value = np.array([[0.2, -0.1, -0.1], [0.3, 0.1, -0.4], [0.1, 0.0, -0.1]], np.float32)
+    fit = convergence.Solution(value, np.array(0, np.int32), np.array(1, np.int32), np.array(0, np.float32))
+    return neural_coding.multinomial_standard_errors(fit, xs, classes, 3, penalties.ElasticNet(0.0, 0.1))
 
 
 def _multinomial_problem(xs, targets, value, strength):
-    problem = neural_coding.MultinomialProblem(
-        xs,
-        targets,
-        jnp.full(len(xs), 1 / len(xs), xs.dtype),
-        jnp.ones(targets.shape[1], bool),
-        penalties.L1(strength),
-        jnp.ones((), xs.dtype),
-    )
-    return problem.smooth_gradient(value), problem.residual(value)
+    dtype = np.float64 if xs.dtype == np.float64 else np.float32  # in this machine's byte order
+    smooth = Logistic(xs, targets, jnp.full(len(xs), 1 / len(xs), dtype))
+    problem = neural_coding.MultinomialProblem(smooth, penalties.L1(strength), jnp.ones((), dtype))
+    return problem.residual(value), problem.fixed_point(value)
 
 
 def _network():
@@ -91,7 +98,7 @@ def _tuned():
     return neural_coding.Tuned(neural_coding.SinCosRidge(), jnp.array([0.1, 1.0], jnp.float32), n_folds=3)
 
 
-PROBABILITIES = ("responses", "new_responses")
+PROBABILITIES = ("responses", "response")
 DECODERS = {
     "BumpRidge": lambda: neural_coding.BumpRidge(n_bumps=6),
     "GaussianDecoder": lambda: neural_coding.GaussianDecoder(_bins()),
@@ -103,7 +110,7 @@ DECODERS = {
 }
 DERIVATIVES = {
     "GaussianDecoder": PROBABILITIES,
-    "MultinomialDecoder": ("new_responses",),
+    "MultinomialDecoder": ("response",),
     "PoissonDecoder": PROBABILITIES,
     "PopulationVector": PROBABILITIES,
     "SinCosRidge": PROBABILITIES,
@@ -122,17 +129,26 @@ ENTRIES = [
             _trials,
             "",
             DERIVATIVES.get(name, ()),
-            why="" if name in DERIVATIVES else "The decoded angle is a choice from a grid.",
+            why=BINS if name in DERIVATIVES else "The decoded angle is a choice from a grid.",
         )
         for name in DECODERS
     ),
-    _entry("posterior_mean_degrees", _posterior_mean, _trials, "", PROBABILITIES),
+    _entry(
+        "posterior_mean_degrees", _posterior_mean, _trials_and_response, "", ("responses", "response"), BINS
+    ),
     _entry(
         "fit_multinomial",
         _fit_multinomial,
         lambda: {"xs": normal(12, 4), "classes": classes(12, 3), "strength": number(0.05)},
         "",
         ("xs", "strength"),
+    ),
+    _entry(
+        "multinomial_standard_errors",
+        _multinomial_errors,
+        lambda: {"xs": normal(12, 2), "classes": classes(12, 3)},
+        "",
+        ("xs",),
     ),
     _entry(
         "MultinomialProblem",
@@ -148,8 +164,8 @@ ENTRIES = [
     ),
     _entry(
         "DecodingNetwork",
-        lambda network, responses, targets: network(responses) - targets,
-        _network_and_trials,
+        lambda network, responses: network(responses),
+        lambda: {"network": _network(), "responses": normal(6, 3)},
         "",
         ("network", "responses"),
     ),

@@ -22,6 +22,11 @@ def _sparse(selection):
     return autoencoder.SparseAutoencoder.from_data(normal(12, N_FEATURES), 8, key(), selection=selection)
 
 
+PSEUDO = (
+    "The derivative in its threshold is a kernel estimate, which finite differences of one datum do not show."
+)
+
+
 def _entry(name: str, call, arguments, case: str = "", differentiable: tuple[str, ...] = (), why: str = ""):
     return Entry(f"autoencoder.{name}", call, arguments, case, differentiable=differentiable, why=why)
 
@@ -30,20 +35,20 @@ def _plain_and_datum():
     return {"model": _plain(), "x": positive(N_FEATURES)}
 
 
-def _plain_and_rows():
-    return {"model": _plain(), "rows": binary(5, N_FEATURES), "key": key()}
+def _plain_and_batch():
+    return {"model": _plain(), "batch": binary(5, N_FEATURES), "key": key()}
 
 
 def _variational_and_datum():
     return {"model": _variational(), "x": binary(N_FEATURES), "key": key()}
 
 
-def _variational_and_rows():
-    return {"model": _variational(), "rows": binary(5, N_FEATURES), "key": key()}
+def _variational_and_batch():
+    return {"model": _variational(), "batch": binary(5, N_FEATURES), "key": key()}
 
 
-def _sparse_and_rows():
-    return {"model": _sparse(autoencoder.BatchTopK(2)), "rows": normal(5, N_FEATURES)}
+def _sparse_and_batch():
+    return {"model": _sparse(autoencoder.BatchTopK(2)), "batch": normal(5, N_FEATURES)}
 
 
 def _there_and_back(model, x):
@@ -82,50 +87,56 @@ def _output_arguments():
     return {"parameters": normal(N_FEATURES), "x": binary(N_FEATURES), "key": key()}
 
 
-def _noise(kind):
-    return lambda x, level, key: kind(level)(x, key)
+def _noise(kind, setting):
+    return lambda x, key, **level: kind(level[setting])(x, key)
 
 
-def _noise_arguments():
-    return {"x": binary(N_FEATURES), "level": number(0.2), "key": key()}
+def _noise_arguments(setting):
+    return lambda: {"x": binary(N_FEATURES), setting: number(0.2), "key": key()}
 
 
-def _selected(activations, batch, selection):
-    return selection(activations), selection.select_batch(batch)
-
-
-def _jump_relu(activations, batch, log_threshold):
+def _jump_relu(activations, log_threshold):
     selection = autoencoder.JumpReLU(log_threshold, 0.5)
-    return _selected(activations, batch, selection), selection.n_active(activations)
+    return selection(activations), selection.n_active(activations)
+
+
+def _jump_relu_batch(activations, log_threshold):
+    return autoencoder.JumpReLU(log_threshold, 0.5).select_batch(activations)
 
 
 def _activations():
-    return {"activations": normal(8), "batch": normal(5, 8)}
+    return {"activations": normal(8)}
 
 
-def _reconstruction_loss(model, rows, key):
+def _batch_of_activations():
+    return {"activations": normal(5, 8)}
+
+
+def _reconstruction_loss(model, batch, key):
     objective = autoencoder.ReconstructionObjective(
         corruption=autoencoder.MaskingNoise(0.2), contraction=0.1, sparsity=0.1, l1=0.1
     )
-    return objective(model, None, rows, key)
+    return objective(model, None, batch, key)
 
 
-def _elbo_loss(model, rows, key):
-    return autoencoder.ELBOObjective(n_samples=2)(model, None, rows, key)
+def _elbo_loss(model, batch, key):
+    return autoencoder.ELBOObjective(n_samples=2)(model, None, batch, key)
 
 
-def _importance_loss(model, rows, key):
-    return autoencoder.ImportanceWeightedObjective(3).value_and_grad(model, None, rows, key)
+def _importance_loss(model, batch, key):
+    return autoencoder.ImportanceWeightedObjective(3).value_and_grad(model, None, batch, key)
 
 
-def _sparse_loss(model, rows):
+def _sparse_loss(model, batch):
     objective = autoencoder.SparseAutoencoderObjective(l1=0.1, dead_after=1)
-    return objective.value_and_grad(model, objective.init(model), rows, jax.random.key(0))
+    return objective.value_and_grad(model, objective.init(model), batch, jax.random.key(0))
 
 
-def _sparse_upkeep(model, rows):
+def _sparse_upkeep(model):
     state = autoencoder.SparseAutoencoderObjective().init(model)
-    return autoencoder.SparseAutoencoderUpkeep()(model, None, state, rows, jax.random.key(0))
+    return autoencoder.SparseAutoencoderUpkeep()(
+        model, None, state, jnp.zeros((5, N_FEATURES)), jax.random.key(0)
+    )
 
 
 def _classify(model, x):
@@ -150,10 +161,15 @@ def _encoder_of(model):
 
 
 NOISES = {
-    "MaskingNoise": ("x",),
-    "SaltAndPepperNoise": ("x",),
-    "BitFlipNoise": ("x",),
-    "GaussianNoise": ("x", "level"),
+    "MaskingNoise": ("rate", ("x",)),
+    "SaltAndPepperNoise": ("rate", ("x",)),
+    "BitFlipNoise": ("rate", ("x",)),
+    "GaussianNoise": ("scale", ("x", "scale")),
+}
+SELECTIONS = {
+    "ReLU": autoencoder.ReLU,
+    "TopK": lambda: autoencoder.TopK(2),
+    "BatchTopK": lambda: autoencoder.BatchTopK(2, jnp.float32(0.1)),
 }
 
 ENTRIES = [
@@ -208,18 +224,23 @@ ENTRIES = [
         "",
         ("model", "x", "zs"),
     ),
-    _entry("ELBOObjective", _elbo_loss, _variational_and_rows, "", ("model",)),
+    _entry("ELBOObjective", _elbo_loss, _variational_and_batch, "", ("model",)),
     _entry(
         "ImportanceWeightedObjective",
         _importance_loss,
-        _variational_and_rows,
+        _variational_and_batch,
         why="It returns a gradient of its own.",
     ),
-    _entry("ReconstructionObjective", _reconstruction_loss, _plain_and_rows, "", ("model",)),
+    _entry("ReconstructionObjective", _reconstruction_loss, _plain_and_batch, "", ("model",)),
     _entry(
-        "SparseAutoencoderObjective", _sparse_loss, _sparse_and_rows, why="It returns a gradient of its own."
+        "SparseAutoencoderObjective", _sparse_loss, _sparse_and_batch, why="It returns a gradient of its own."
     ),
-    _entry("SparseAutoencoderUpkeep", _sparse_upkeep, _sparse_and_rows, why="It is an update of a model."),
+    _entry(
+        "SparseAutoencoderUpkeep",
+        _sparse_upkeep,
+        lambda: {"model": _sparse(autoencoder.BatchTopK(2))},
+        why="It is an update of a model.",
+    ),
     _entry("Classifier", _classify, lambda: _classifier() | {"x": binary(N_FEATURES)}, "", ("model", "x")),
     _entry(
         "ClassificationObjective",
@@ -237,36 +258,54 @@ ENTRIES = [
         ("parameters", "x", "scale"),
     ),
     *(
-        _entry(name, _noise(getattr(autoencoder, name)), _noise_arguments, "", differentiable)
-        for name, differentiable in NOISES.items()
+        _entry(
+            name, _noise(getattr(autoencoder, name), setting), _noise_arguments(setting), "", differentiable
+        )
+        for name, (setting, differentiable) in NOISES.items()
     ),
     *(
         _entry(
             name,
-            lambda activations, batch, selection=selection: _selected(activations, batch, selection()),
+            lambda activations, selection=selection: selection()(activations),
             _activations,
             "",
-            ("activations", "batch"),
+            ("activations",),
         )
-        for name, selection in (
-            ("ReLU", autoencoder.ReLU),
-            ("TopK", lambda: autoencoder.TopK(2)),
-            ("BatchTopK", lambda: autoencoder.BatchTopK(2, jnp.float32(0.1))),
+        for name, selection in SELECTIONS.items()
+    ),
+    *(
+        _entry(
+            name,
+            lambda activations, selection=selection: selection().select_batch(activations),
+            _batch_of_activations,
+            "batch",
+            ("activations",),
         )
+        for name, selection in SELECTIONS.items()
     ),
     _entry(
         "JumpReLU",
         _jump_relu,
         lambda: _activations() | {"log_threshold": normal(8)},
         "",
-        ("activations", "batch", "log_threshold"),
+        ("activations",),
+        why=PSEUDO,
+    ),
+    _entry(
+        "JumpReLU",
+        _jump_relu_batch,
+        lambda: _batch_of_activations() | {"log_threshold": normal(8)},
+        "batch",
+        ("activations",),
+        why=PSEUDO,
     ),
     _entry(
         "jump_relu",
         autoencoder.jump_relu,
         lambda: {"activations": normal(8), "threshold": positive(8), "bandwidth": number(0.5)},
         "",
-        ("activations", "threshold"),
+        ("activations",),
+        why=PSEUDO,
     ),
     _entry(
         "top_k",

@@ -42,7 +42,7 @@ def _base():
 
 
 def _rows():
-    return {"rbm": _binary(), "rows": binary(8, N_VISIBLE), "key": key()}
+    return {"rbm": _binary(), "data": binary(8, N_VISIBLE), "key": key()}
 
 
 def _entry(name: str, call, arguments, case: str = "", differentiable: tuple[str, ...] = (), why: str = ""):
@@ -93,12 +93,17 @@ def _reverse_ais(rbm, key, base_visible_bias, samples):
     )
 
 
+def _bracket(rbm, key, base_visible_bias, samples):
+    settings = {"base_visible_bias": base_visible_bias, "n_chains": 4, "n_temperatures": 5}
+    return boltzmann.log_partition_bracket(rbm, samples, key, **settings)
+
+
 def _loss(make_phase):
-    def call(rbm, rows, key):
+    def call(rbm, data, key):
         objective = boltzmann.ContrastiveObjective(
             make_phase(rbm), weight_decay=0.1, sparsity=0.1, sparsity_target=0.2
         )
-        return objective(rbm, objective.init(rbm, 8, key), rows, key)
+        return objective(rbm, objective.init(rbm, 8, key), data, key)
 
     return call
 
@@ -107,10 +112,10 @@ def _tempering(rbm):
     return boltzmann.ParallelTempering(jnp.zeros(N_VISIBLE, rbm.weights.dtype), 3)
 
 
-def _centred(rbm, rows, key):
+def _centred(rbm, data, key):
     objective = boltzmann.CentredGradient()
-    state = objective.init(rbm, 8, key, data_mean=jnp.mean(rows, axis=0))
-    return objective.value_and_grad(rbm, state, rows, key)
+    state = objective.init(rbm, 8, key, data_mean=np.full(N_VISIBLE, 0.5, np.float32))
+    return objective.value_and_grad(rbm, state, data, key)
 
 
 def _network():
@@ -197,6 +202,12 @@ ENTRIES = [
         why="It rests on samples of binary units.",
     ),
     _entry(
+        "log_partition_bracket",
+        _bracket,
+        lambda: _base() | {"samples": binary(4, N_VISIBLE)},
+        why="It rests on samples of binary units.",
+    ),
+    _entry(
         "append_labels",
         lambda rows, labels: boltzmann.append_labels(rows, labels, 3),
         lambda: {"rows": binary(6, 4), "labels": classes(6, 3)},
@@ -222,6 +233,7 @@ ENTRIES = [
     *others("boltzmann", "settings", "ContrastiveObjective", "It is tested with each negative phase."),
     *others("boltzmann", "host program", "fit_deep_belief_network"),
     *others("boltzmann", "abstract class", "AbstractNegativePhase AbstractRBM"),
-    *others("boltzmann", "record", "AdversarialAccuracy CentredState Estimate PersistentChains Replicas"),
+    *others("boltzmann", "record", "AdversarialAccuracy Bracket CentredState Estimate"),
+    *others("boltzmann", "record", "PersistentChains Replicas"),
     *others("boltzmann", "constant", "MOST_ENUMERATED_UNITS"),
 ]

@@ -23,7 +23,7 @@ ENTRIES = [
     Entry(
         "chains.sample_chain",
         _sample_chain,
-        lambda: {"state": normal(3), "key": key()},
+        lambda: {"state": normal(2, 3), "key": key()},  # a list would be a tree of numbers
         differentiable=("state",),
     ),
     Entry(

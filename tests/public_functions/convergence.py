@@ -16,7 +16,7 @@ def _arguments():
 
 
 def _rows():
-    return {"atoms": normal(8, 5), "xs": normal(6, 5), "strength": number(0.2)}
+    return {"atoms": normal(8, 5), "data": normal(6, 5), "strength": number(0.2)}
 
 
 def _solved():
@@ -24,36 +24,41 @@ def _solved():
     return {"solution": convergence.Solution(codes, zeros, zeros, codes[:, 0])}
 
 
+def _dtype(atoms):
+    return sparse_coding.Dictionary(atoms).atoms.dtype
+
+
 def _iterate(solver, gradient):
     def call(atoms, x, strength):
         problem = _problem(atoms, x, strength)
-        init = jax.numpy.zeros(8, x.dtype)
-        return convergence.iterate(solver, problem, init, tol=1e-4, max_steps=100, gradient=gradient)
+        init = jax.numpy.zeros(8, _dtype(atoms))
+        tol = 1e-13 if _dtype(atoms) == "float64" else 1e-4
+        return convergence.iterate(solver, problem, init, tol=tol, max_steps=1000, gradient=gradient)
 
     return call
 
 
 def _trace(atoms, x, strength):
     problem = _problem(atoms, x, strength)
-    return convergence.trace(sparse_coding.FISTA(), problem, jax.numpy.zeros(8, x.dtype), 5)
+    return convergence.trace(sparse_coding.FISTA(), problem, jax.numpy.zeros(8, _dtype(atoms)), 5)
 
 
 def _conditioning(atoms, x, strength):
-    return convergence.conditioning(_problem(atoms, x, strength), jax.numpy.ones(8, x.dtype))
+    return convergence.conditioning(_problem(atoms, x, strength), jax.numpy.ones(8, _dtype(atoms)))
 
 
 def _loop(atoms, x, strength):
     problem = _problem(atoms, x, strength)
     loop = convergence.Loop(1e-4, 100, 10)
-    return loop.run(sparse_coding.ISTA(), problem, jax.numpy.zeros(8, x.dtype))
+    return loop.run(sparse_coding.ISTA(), problem, jax.numpy.zeros(8, _dtype(atoms)))
 
 
-def _iterate_rows(atoms, xs, strength):
+def _iterate_rows(atoms, data, strength):
     return convergence.iterate_rows(
         sparse_coding.ISTA(),
         lambda x: _problem(atoms, x, strength),
-        xs,
-        jax.numpy.zeros((6, 8), xs.dtype),
+        data,
+        jax.numpy.zeros((6, 8), _dtype(atoms)),
         tol=1e-4,
         max_steps=100,
         steps_per_check=10,
@@ -92,7 +97,7 @@ ENTRIES = [
     ),
     Entry(
         "convergence.Truncated",
-        _iterate(ISTA, convergence.Truncated(3)),
+        _iterate(ISTA, convergence.Truncated(1000)),
         _arguments,
         differentiable=ATOMS_AND_DATA,
     ),
@@ -125,6 +130,7 @@ ENTRIES = [
         "abstract class",
         "AbstractGradient AbstractProblem AbstractSolver AbstractStationaryProblem",
     ),
+    *others("convergence", "settings", "masked", "It is tested with Implicit."),
     *others("convergence", "record", "Conditioning Solution Tangent"),
     *others("convergence", "exception", "NotConvergedError"),
     *others("convergence", "constant", "Status"),

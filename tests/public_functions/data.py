@@ -47,15 +47,16 @@ ENTRIES = [
     *others(
         "data",
         "files",
-        "ImageFolder ShardedRows binarized_mnist cifar10 kodak_images load_images macaque_sessions mnist "
-        "mnist_subset mouse_sessions natural_images olshausen_images read_arrays stringer_orientations "
-        "stringer_split write_shards",
+        "ImageFolder ShardedRows binarized_mnist cifar10 kodak_images load_images load_responses "
+        "macaque_sessions mnist mnist_subset mouse_sessions natural_images olshausen_images read_array "
+        "read_arrays stringer_orientations stringer_split write_shards",
     ),
     *others("data", "host program", "Batches batches patch_batches"),
     *others(
         "data",
         "record",
-        "GratingRecording LabelledColourImages LabelledImages MacaqueSession MouseSession StringerSplit",
+        "GratingRecording LabelledColourImages LabelledImages MacaqueSession MouseSession ResponseTable "
+        "StringerSplit",
     ),
     *others("data", "constant", "CIFAR10_CLASSES"),
 ]

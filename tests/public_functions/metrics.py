@@ -17,11 +17,14 @@ ENTRIES = [
         lambda: {"codes": binary(6, 4)},
         why="A share has no derivative.",
     ),
-    Entry(
-        "metrics.explained_variance",
-        metrics.explained_variance,
-        lambda: {"xs": normal(6, 4), "reconstructions": normal(6, 4, seed=1)},
-        differentiable=("xs", "reconstructions"),
+    *(
+        Entry(
+            f"metrics.{name}",
+            getattr(metrics, name),
+            lambda: {"xs": normal(6, 4), "reconstructions": normal(6, 4, seed=1)},
+            differentiable=("xs", "reconstructions"),
+        )
+        for name in ("explained_energy", "explained_variance")
     ),
     Entry(
         "metrics.n_active",

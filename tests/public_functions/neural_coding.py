@@ -9,6 +9,9 @@ from ._decoders import ENTRIES as DECODERS
 from ._entry import Entry, angles, classes, counts, key, normal, number, others, positive
 
 SHAPE = (7, 7)
+EDGES = "The edges of a square wave have no derivative."
+BINS = "An angle chooses its bin."
+KNOTS = "Curves are joined linearly, and have a kink at the angles of this entry."
 VON_MISES = ("preferred_degrees", "concentration", "baseline", "amplitude", "opposite_amplitude")
 
 
@@ -41,6 +44,10 @@ def _repeats():
     return {"responses": counts(3, 8, 4)}
 
 
+def _labelled():
+    return {"responses": counts(12, 4), "labels": classes(12, 3)}
+
+
 def _rates():
     return {"rates": positive(10, 4), "counts": counts(10, 4)}
 
@@ -50,7 +57,8 @@ def _tuning():
 
 
 def _von_mises(angle, **parameters):
-    return jax.vmap(lambda one: neural_coding.von_mises(angle, neural_coding.VonMises(**one)))(parameters)
+    tuning = neural_coding.VonMises(**parameters)
+    return jax.vmap(lambda one: neural_coding.von_mises(angle, one))(tuning)
 
 
 def _grating(direction_degrees, period, phase_degrees, contrast):
@@ -60,7 +68,7 @@ def _grating(direction_degrees, period, phase_degrees, contrast):
 
 
 def _gabor(orientation_degrees, period, width_across):
-    return neural_coding.gabor(orientation_degrees, SHAPE, period=period, width_across=width_across)
+    return neural_coding.gabor_filter(orientation_degrees, SHAPE, period=period, width_across=width_across)
 
 
 def _gabor_bank(orientations_degrees, periods):
@@ -115,16 +123,32 @@ def _neuron(weights, bias, x):
     return model(x), model.log_rate(x)
 
 
+def _tol(array):
+    """Return the tolerance: in double precision one at which finite differences of fits mean something."""
+    return 1e-12 if array.dtype == np.float64 else None
+
+
 def _fit_poisson(xs, counts, strength):
     smoothness = neural_coding.Smoothness(strength, (2, 2))
-    return neural_coding.fit_poisson(xs, counts, smoothness=smoothness, max_steps=20)
+    return neural_coding.fit_poisson(xs, counts, smoothness=smoothness, tol=_tol(xs))
 
 
 def _fit_sparse_poisson(xs, counts, strength):
-    from neurojax import convergence, penalties
+    from neurojax import penalties
 
-    gradient = convergence.Implicit()
-    return neural_coding.fit_poisson(xs, counts, penalties.L1(strength), max_steps=20, gradient=gradient)
+    return neural_coding.fit_poisson(xs, counts, penalties.L1(strength), tol=_tol(xs))
+
+
+def _poisson_errors(xs, counts):
+    model = neural_coding.LinearNonlinearPoisson(np.array([0.2, -0.1, 0.3], np.float32), number(0.5))
+    status, n_steps = np.array(0, np.int32), np.array(1, np.int32)
+    fit = neural_coding.PoissonFit(model, status, n_steps, number(0))
+    return neural_coding.poisson_standard_errors(fit, xs, counts)
+
+
+def _von_mises_errors(curve, angles_degrees):
+    fit = neural_coding.fit_von_mises(curve, angles_degrees)
+    return neural_coding.von_mises_standard_errors(fit, curve, angles_degrees)
 
 
 def _neuron_data():
@@ -175,6 +199,13 @@ ENTRIES = [
     _plain("mean_circular_error", _pair, tuple(_pair())),
     _plain("median_circular_error", _pair, tuple(_pair())),
     _plain("circular_mean", lambda: {"angles_degrees": positive(6)}, ("angles_degrees",)),
+    _entry(
+        "circular_mean",
+        lambda angles_degrees, weights: neural_coding.circular_mean(angles_degrees, weights=weights),
+        lambda: {"angles_degrees": positive(6), "weights": positive(6, seed=1)},
+        "weighted",
+        ("angles_degrees", "weights"),
+    ),
     _plain(
         "circular_smooth",
         lambda: {"curves": positive(4, 8), "width_bins": number(1.5)},
@@ -200,7 +231,7 @@ ENTRIES = [
         ("direction_degrees", "period", "phase_degrees", "contrast"),
     ),
     _entry(
-        "gabor",
+        "gabor_filter",
         _gabor,
         lambda: {"orientation_degrees": number(30), "period": number(4), "width_across": number(2)},
         "",
@@ -224,15 +255,13 @@ ENTRIES = [
         "course_grating",
         neural_coding.course_grating,
         lambda: {"angle_degrees": number(30)},
-        "",
-        ("angle_degrees",),
+        why=EDGES,
     ),
     _entry(
         "course_gratings",
         lambda angles_degrees: neural_coding.course_gratings(angles_degrees, 0.1, is_patch=True),
         lambda: {"angles_degrees": angles(3)},
-        "",
-        ("angles_degrees",),
+        why=EDGES,
     ),
     _entry("course_filters", neural_coding.course_filters, dict, why="It takes no arguments."),
     # Tuning curves.
@@ -242,6 +271,7 @@ ENTRIES = [
         _responses,
         "",
         ("responses",),
+        BINS,
     ),
     _entry(
         "bin_responses",
@@ -249,9 +279,10 @@ ENTRIES = [
         _responses,
         "",
         ("responses",),
+        BINS,
     ),
     *(
-        _plain(name, _curves, differentiable, "" if differentiable else "It is one of the given angles.")
+        _plain(name, _curves, differentiable, KNOTS if differentiable else "It is one of the given angles.")
         for name, differentiable in MEASURES_OF_CURVES.items()
     ),
     _entry(
@@ -279,7 +310,7 @@ ENTRIES = [
     _entry("SimulatedPopulation", _draw, _population, "", ("angles_degrees",)),
     # Measures.
     _plain("bits_per_spike", _rates, ("rates",)),
-    _plain("poisson_pseudo_r2", _rates, ("rates",)),
+    _plain("poisson_pseudo_r2", _rates, ("rates",), "Counts are whole numbers."),
     _plain("constant_neurons", lambda: {"responses": counts(12, 4)}, why="It returns truth values."),
     _entry(
         "confusion_matrix",
@@ -294,6 +325,20 @@ ENTRIES = [
         ("predicted", "measured"),
     ),
     _plain("explainable_variance", _repeats, ("responses",)),
+    _entry(
+        "explainable_variance",
+        lambda responses, labels: neural_coding.explainable_variance(responses, labels, 3),
+        _labelled,
+        "labelled",
+        ("responses",),
+    ),
+    _entry(
+        "feve",
+        lambda predicted, responses, labels: neural_coding.feve(predicted, responses, labels=labels),
+        lambda: {"predicted": positive(3, 4), **_labelled()},
+        "labelled",
+        ("predicted", "responses"),
+    ),
     _plain(
         "feve",
         lambda: {"predicted": positive(8, 4), "responses": counts(3, 8, 4)},
@@ -305,8 +350,15 @@ ENTRIES = [
     _entry(
         "noise_correlations",
         lambda responses, labels: neural_coding.noise_correlations(responses, labels, 3),
-        lambda: {"responses": counts(12, 4), "labels": classes(12, 3)},
+        _labelled,
         "",
+        ("responses",),
+    ),
+    _entry(
+        "noise_correlations",
+        lambda responses, labels: neural_coding.noise_correlations(responses, labels, 3, is_z_scored=True),
+        lambda: {**_labelled(), "responses": positive(12, 4)},  # without ties, at which z-scores jump
+        "z-scored",
         ("responses",),
     ),
     _plain("null_baseline", lambda: {"responses": counts(8, 4)}, ("responses",)),
@@ -344,8 +396,8 @@ ENTRIES = [
     ),
     _entry(
         "lagged",
-        lambda stimuli: neural_coding.lagged(stimuli, 3),
-        lambda: {"stimuli": normal(8, 2)},
+        lambda stimuli, trials: neural_coding.lagged(stimuli, 3, trials=trials),
+        lambda: {"stimuli": normal(8, 2), "trials": np.sort(classes(8, 3))},
         "",
         ("stimuli",),
     ),
@@ -380,8 +432,21 @@ ENTRIES = [
         "",
         ("weights", "bias", "x"),
     ),
-    _entry("fit_poisson", _fit_poisson, _neuron_data, why="By default the fit is a constant."),
-    _entry("fit_poisson", _fit_sparse_poisson, _neuron_data, "implicit", ("xs", "counts", "strength")),
+    _entry("fit_poisson", _fit_poisson, _neuron_data, "", ("xs", "counts", "strength")),
+    _entry("fit_poisson", _fit_sparse_poisson, _neuron_data, "sparse", ("xs", "counts", "strength")),
+    _entry(
+        "poisson_standard_errors",
+        _poisson_errors,
+        lambda: {"xs": normal(12, 3), "counts": counts(12)},
+        "",
+        ("xs", "counts"),
+    ),
+    _entry(
+        "von_mises_standard_errors",
+        _von_mises_errors,
+        lambda: {"curve": positive(12), "angles_degrees": angles(12)},
+        why="Its derivative is that at a fit held constant, which finite differences of the fit do not show.",
+    ),
     _entry(
         "Smoothness",
         _smoothness,
@@ -390,5 +455,9 @@ ENTRIES = [
         ("strength", "weights"),
     ),
     *others("neural_coding", "abstract class", "AbstractEncoder AbstractReadout"),
-    *others("neural_coding", "record", "BinnedResponses ExplainedFraction PoissonFit VonMises VonMisesFit"),
+    *others(
+        "neural_coding",
+        "record",
+        "BinnedResponses ExplainedFraction PoissonErrors PoissonFit VonMises VonMisesFit",
+    ),
 ]

@@ -65,7 +65,7 @@ ENTRIES = [
             kind="eager",
             why="It returns Python numbers for a table.",
         )
-        for name in ("gabor_share", "gabor_summary")
+        for name in ("gabor_share", "gabor_summary", "is_gabor_like")
     ),
     *others("receptive_fields", "record", "Gabor GaborFit"),
 ]

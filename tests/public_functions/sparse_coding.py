@@ -1,5 +1,6 @@
 """The table of `neurojax.sparse_coding`."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +9,12 @@ import optax
 from neurojax import convergence, penalties, sparse_coding
 from neurojax.sparse_coding import Dictionary
 
-from ._entry import Entry, classes, key, normal, number, others
+from ._entry import Entry, classes, key, normal, number, others, positive
 
 DATUM = ("atoms", "x", "strength")
 BATCH = ("atoms", "xs", "strength")
 LAYERS = ("network", "x")
-STOPS = "The loop ends where the values say, and by default its solution is a constant."
-CONSTANT_CODES = "Its codes are constants; the other arguments take a derivative."
+DETACHED = "Detached codes are constants."
 
 
 def _datum():
@@ -33,22 +33,36 @@ def _entry(name: str, call, arguments, case: str = "", differentiable: tuple[str
     return Entry(f"sparse_coding.{name}", call, arguments, case, differentiable=differentiable, why=why)
 
 
+def _tol(array):
+    """Return the tolerance: in double precision one at which finite differences of codes mean something."""
+    return 1e-13 if _dtype(array) == np.float64 else None
+
+
+def _dtype(array):
+    """Return the dtype that an argument has for JAX; lists are of single precision here."""
+    return np.dtype(getattr(array, "dtype", np.float32)).newbyteorder("=")
+
+
+def _learned():
+    return {"atoms": normal(8, 5), "batch": normal(6, 5), "strength": number(0.2)}
+
+
 def _encode(penalty=penalties.L1, **settings):
     def call(atoms, x, strength):
-        return sparse_coding.encode(Dictionary(atoms), x, penalty(strength), **settings)
+        return sparse_coding.encode(Dictionary(atoms), x, penalty(strength), tol=_tol(x), **settings)
 
     return call
 
 
 def _encode_batch(penalty=penalties.L1, **settings):
     def call(atoms, xs, strength):
-        return sparse_coding.encode_batch(Dictionary(atoms), xs, penalty(strength), **settings)
+        return sparse_coding.encode_batch(Dictionary(atoms), xs, penalty(strength), tol=_tol(xs), **settings)
 
     return call
 
 
 def _encode_path(atoms, x, strengths):
-    return sparse_coding.encode_path(Dictionary(atoms), x, penalties.L1(strengths))
+    return sparse_coding.encode_path(Dictionary(atoms), x, penalties.L1(strengths), tol=_tol(x))
 
 
 def _smooth(strength):
@@ -63,9 +77,9 @@ def _duality_gap(atoms, x, code, strength):
     return sparse_coding.duality_gap(Dictionary(atoms), x, code, penalties.L1(strength))
 
 
-def _problem(atoms, x, code, strength):
+def _problem(atoms, x, value, strength):
     problem = sparse_coding.make_problem(Dictionary(atoms), x, penalties.L1(strength))
-    return problem.smooth_gradient(code), problem.fixed_point(code), problem.residual(code)
+    return problem.fixed_point(value), problem.residual(value)
 
 
 def _make_problem(atoms, x, strength):
@@ -80,7 +94,7 @@ def _dictionary(atoms, x, code):
 def _layer(**settings):
     def call(atoms, x, strength):
         layer = sparse_coding.SparseCodingLayer(
-            Dictionary(atoms), penalties.L1(strength), learn_penalty=True, **settings
+            Dictionary(atoms), penalties.L1(strength), learn_penalty=True, tol=_tol(x), **settings
         )
         return layer(x)
 
@@ -89,8 +103,7 @@ def _layer(**settings):
 
 def _rmsprop_layer(atoms, x, strength):
     solver = sparse_coding.rmsprop_inference()
-    gradient = convergence.Truncated(1)
-    return _encode(_smooth, solver=solver, gradient=gradient, max_steps=20)(atoms, x, strength)
+    return _encode(_smooth, solver=solver, gradient=UNROLLED, max_steps=20)(atoms, x, strength)
 
 
 def _networks(kind, **settings):
@@ -101,32 +114,39 @@ def _layers(network, x):
     return network(x), network.layers(x)
 
 
+def _trained_layers(trained, x):
+    network = sparse_coding.ALISTA(Dictionary(normal(8, 5).astype(_dtype(x))), 0.2, 3, n_trusted=(0, 1, 2))
+    trained = 0.1 * trained["step_sizes"], 0.02 * trained["thresholds"], trained["blends"]
+    network = eqx.tree_at(lambda n: (n.step_sizes, n.thresholds, n.blends), network, trained)
+    return network(x), network.layers(x)
+
+
 def _of_new_network(kind):
     return lambda atoms, x, strength: kind(Dictionary(atoms), strength, 2)(x)
 
 
-def _loss(atoms, xs, strength):
-    objective = sparse_coding.SparseCodingObjective(penalties.L1(strength))
+def _loss(atoms, batch, strength):
+    objective = sparse_coding.SparseCodingObjective(penalties.L1(strength), sparse_coding.FISTA())
     dictionary = Dictionary(atoms)
-    return objective(dictionary, sparse_coding.AtomUsage.init(dictionary), xs, jax.random.key(0))
+    return objective(dictionary, sparse_coding.AtomUsage.init(dictionary), batch, jax.random.key(0))
 
 
-def _upkeep(atoms, xs, strength):
+def _upkeep(atoms, batch, strength):
     optimizer = optax.adam(0.1)
     objective = sparse_coding.SparseCodingObjective(penalties.L1(strength))
     upkeep = sparse_coding.DictionaryUpkeep(objective, optimizer, replace_after=5)
     dictionary = Dictionary(atoms)
     usage = sparse_coding.AtomUsage.init(dictionary)
-    return upkeep(dictionary, optimizer.init(dictionary), usage, xs, jax.random.key(0))
+    return upkeep(dictionary, optimizer.init(dictionary), usage, batch, jax.random.key(0))
 
 
-def _statistics(atoms, xs, strength):
+def _statistics(atoms, batch, strength):
     objective = sparse_coding.OnlineDictionaryObjective(
         sparse_coding.SparseCodingObjective(penalties.L1(strength))
     )
     dictionary = Dictionary(atoms)
     state = sparse_coding.DictionaryStatistics.init(dictionary)
-    return objective.value_and_grad(dictionary, state, xs, jax.random.key(0))
+    return objective.value_and_grad(dictionary, state, batch, jax.random.key(0))
 
 
 def _collected():
@@ -138,7 +158,7 @@ def _collected():
 
 def _block_update(atoms, statistics):
     update = sparse_coding.BlockCoordinateUpdate()
-    return update(Dictionary(atoms), None, statistics, jnp.zeros((6, 5), atoms.dtype), jax.random.key(0))
+    return update(Dictionary(atoms), None, statistics, jnp.zeros((6, 5), _dtype(atoms)), jax.random.key(0))
 
 
 def _surrogate(atoms, statistics):
@@ -163,7 +183,7 @@ def _classifier():
 
 def _task_loss(atoms, weights, bias, xs, labels, l1, l2):
     model = sparse_coding.SparseClassifier(Dictionary(atoms), weights, bias)
-    objective = sparse_coding.TaskDrivenObjective(penalties.ElasticNet(l1, l2), 0.1)
+    objective = sparse_coding.TaskDrivenObjective(penalties.ElasticNet(l1, l2), 0.1, tol=_tol(xs))
     return objective(model, None, (xs, labels), jax.random.key(0))
 
 
@@ -181,9 +201,9 @@ def _code_regression(network, x, code):
     return sparse_coding.CodeRegressionObjective()(network, None, batch, jax.random.key(0))
 
 
-def _amortized(network, x, atoms):
+def _amortized(network, batch, atoms):
     objective = sparse_coding.AmortizedInferenceObjective(Dictionary(atoms), penalties.L1(0.2))
-    return objective(network, None, x, jax.random.key(0))
+    return objective(network, None, batch, jax.random.key(0))
 
 
 def _network_and_rows():
@@ -204,19 +224,39 @@ def _atoms_and_datum():
     return {"atoms": normal(8, 5), "x": normal(5)}
 
 
-IMPLICIT, UNROLLED = convergence.Implicit(), convergence.Unrolled()
+UNROLLED = convergence.Unrolled()
+
+
+def _falling():
+    return np.geomspace(1, 0.1, 3, dtype=np.float32)
+
+
+def _path_batch(atoms, xs, strengths):
+    dictionary = Dictionary(atoms)
+    settings = {"tol": 1e-13 if dictionary.atoms.dtype == "float64" else 1e-4, "max_steps": 10_000}
+    return sparse_coding.encode_path_batch(dictionary, xs, penalties.L1(strengths), **settings)
+
+
+def _by_activity(atoms, xs):
+    return sparse_coding.strength_by_activity(Dictionary(atoms), xs, 2, n_steps=4, tol=1e-4)
+
+
+def _by_held_out(atoms, xs, strengths):
+    return sparse_coding.strength_by_held_out(Dictionary(atoms), xs, strengths, key(), tol=1e-4)
+
 
 ENTRIES = [
-    _entry("encode", _encode(), _datum, why=STOPS),
-    _entry("encode", _encode(gradient=IMPLICIT), _datum, "implicit", DATUM),
-    _entry("encode_batch", _encode_batch(), _batch, why=STOPS),
-    _entry("encode_batch", _encode_batch(gradient=IMPLICIT), _batch, "implicit", BATCH),
-    _entry("encode_batch", _encode_batch(max_active=3), _batch, "sparse", why=STOPS),
+    _entry("encode", _encode(), _datum, "", DATUM),
+    _entry("encode", _encode(gradient=convergence.Detached()), _datum, "detached", why=DETACHED),
+    _entry("encode_batch", _encode_batch(), _batch, "", BATCH),
+    _entry("encode_batch", _encode_batch(max_active=5), _batch, "sparse", BATCH),
+    _entry("encode_batch", _encode_batch(gradient=UNROLLED, max_steps=500), _batch, "unrolled", BATCH),
     _entry(
         "encode_path",
         _encode_path,
         lambda: _atoms_and_datum() | {"strengths": np.array([0.4, 0.2], np.float32)},
-        why=STOPS,
+        "",
+        ("atoms", "x", "strengths"),
     ),
     *(
         _entry(name, _encode(solver=solver, gradient=UNROLLED, max_steps=20), _datum, "", DATUM)
@@ -227,22 +267,20 @@ ENTRIES = [
             ("CoordinateDescent", sparse_coding.CoordinateDescent()),
         )
     ),
-    _entry(
-        "FISTA", _encode(solver=sparse_coding.FISTA(backtracking=True)), _datum, "backtracking", why=STOPS
-    ),
-    _entry("SpaRSA", _encode(solver=sparse_coding.SpaRSA(), gradient=IMPLICIT), _datum, "", DATUM),
-    _entry(
-        "Gradient",
-        _encode(_smooth, solver=sparse_coding.Gradient(optax.sgd(0.01)), gradient=IMPLICIT),
-        _datum,
-        "",
-        DATUM,
-    ),
+    _entry("FISTA", _encode(solver=sparse_coding.FISTA(backtracking=True)), _datum, "backtracking", DATUM),
+    _entry("SpaRSA", _encode(solver=sparse_coding.SpaRSA()), _datum, "", DATUM),
+    _entry("Gradient", _encode(_smooth, solver=sparse_coding.Gradient(optax.sgd(0.05))), _datum, "", DATUM),
     _entry("rmsprop_inference", _rmsprop_layer, _datum, "", DATUM),
     _entry("energy", _energy, _coded, "", ("atoms", "x", "code", "strength")),
     _entry("duality_gap", _duality_gap, _coded, "", ("atoms", "x", "code", "strength")),
     _entry("make_problem", _make_problem, _datum, "", DATUM),
-    _entry("SparseCodingProblem", _problem, _coded, "", ("atoms", "x", "code", "strength")),
+    _entry(
+        "make_problem",
+        _problem,
+        lambda: _datum() | {"value": normal(8)},
+        "its map",
+        ("atoms", "x", "value", "strength"),
+    ),
     _entry(
         "Dictionary",
         _dictionary,
@@ -299,11 +337,27 @@ ENTRIES = [
     _entry("SparseCodingLayer", _layer(returns="reconstruction"), _datum, "reconstruction", DATUM),
     _entry("LISTA", _layers, _networks(sparse_coding.LISTA), "", LAYERS),
     _entry("LISTA", _of_new_network(sparse_coding.LISTA), _datum, "new", DATUM),
-    _entry("ALISTA", _layers, _networks(sparse_coding.ALISTA, n_trusted=(0, 1, 2)), "", LAYERS),
-    _entry("ALISTA", _of_new_network(sparse_coding.ALISTA), _datum, "new", ("x", "strength")),
-    _entry("SparseCodingObjective", _loss, _batch, "", ("atoms", "strength"), why=CONSTANT_CODES),
-    _entry("DictionaryUpkeep", _upkeep, _batch, why="It updates a learner in place of a gradient step."),
-    _entry("OnlineDictionaryObjective", _statistics, _batch, why="Its gradient is zero by definition."),
+    _entry(
+        "ALISTA",
+        _trained_layers,
+        lambda: {
+            "trained": {name: positive(3) for name in ("step_sizes", "thresholds", "blends")},
+            "x": normal(5),
+        },
+        "",
+        ("trained", "x"),
+    ),
+    _entry(
+        "ALISTA",
+        _of_new_network(sparse_coding.ALISTA),
+        _datum,
+        "new",
+        ("x", "strength"),
+        "The dictionary is a constant, as its docstring says.",
+    ),
+    _entry("SparseCodingObjective", _loss, _learned, "", ("atoms", "batch", "strength")),
+    _entry("DictionaryUpkeep", _upkeep, _learned, why="It updates a learner in place of a gradient step."),
+    _entry("OnlineDictionaryObjective", _statistics, _learned, why="Its gradient is zero by definition."),
     _entry("BlockCoordinateUpdate", _block_update, _collected, why="It is an update of the atoms."),
     _entry("DictionaryStatistics", _surrogate, _collected, "", ("atoms", "statistics")),
     _entry("update_atoms", _update_atoms, _collected, why="It is an update of the atoms."),
@@ -334,12 +388,46 @@ ENTRIES = [
     _entry(
         "AmortizedInferenceObjective",
         _amortized,
-        lambda: _network_and_rows() | {"atoms": normal(8, 5)},
+        lambda: {
+            "network": _network_and_rows()["network"],
+            "batch": normal(6, 5),
+            "atoms": normal(8, 5),
+        },
         "",
-        ("network", "x"),
+        ("network", "batch"),
     ),
     _entry("sparse_codes", _sparse_and_dense, lambda: {"codes": normal(6, 8)}, "", ("codes",)),
     *others("sparse_coding", "host program", "encode_stream fit_dictionary_online"),
-    *others("sparse_coding", "record", "AtomUsage CodedData LCAState SpaRSAState SparseCodes"),
+    Entry(
+        "sparse_coding.encode_path_batch",
+        _path_batch,
+        lambda: {
+            "atoms": normal(8, 5),
+            "xs": normal(3, 5),
+            "strengths": np.geomspace(1, 0.1, 3, dtype=np.float32),
+        },
+        differentiable=("atoms", "xs", "strengths"),
+    ),
+    Entry(
+        "sparse_coding.strength_by_activity",
+        _by_activity,
+        lambda: {"atoms": normal(8, 5), "xs": normal(6, 5)},
+        why="Bisection ends where the values say.",
+    ),
+    Entry(
+        "sparse_coding.strength_by_held_out",
+        _by_held_out,
+        lambda: {
+            "atoms": normal(8, 5),
+            "xs": normal(6, 5),
+            "strengths": np.geomspace(1, 0.1, 3, dtype=np.float32),
+        },
+        why="One of the strengths given is chosen.",
+    ),
+    *others(
+        "sparse_coding",
+        "record",
+        "AtomUsage CodedData LCAState SpaRSAState SparseCodes StrengthChoice WeightedData",
+    ),
     *others("sparse_coding", "abstract class", "AbstractDictionary"),
 ]

@@ -8,5 +8,5 @@ ENTRIES = [
     *others("training", "record", "FitResult History"),
     *others("training", "abstract class", "AbstractGradientObjective AbstractObjective"),
     *others("training", "type", "BatchIterator"),
-    *others("training", "exception", "NonFiniteLossError TerminatedError"),
+    *others("training", "exception", "InterruptedRunError NonFiniteLossError TerminatedError"),
 ]

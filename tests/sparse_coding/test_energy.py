@@ -150,8 +150,8 @@ def test_bad_dictionaries_and_arguments_are_named(small, untyped):
     atoms, xs = small
     with pytest.raises(ValueError, match=r"atoms: expected 2 axes \(atoms features\), got shape \(20,\)"):
         Dictionary(atoms[0])
-    with pytest.raises(ValueError, match="atoms: expected real floating-point numbers, got dtype int"):
-        Dictionary(np.ones((3, 2), int))
+    with pytest.raises(ValueError, match="atoms: expected real numbers, got dtype complex"):
+        Dictionary(np.ones((3, 2), complex))
     with pytest.raises(ValueError, match="got 1 that are zero; the first is row 2"):
         Dictionary(atoms * (np.arange(30) != 2)[:, None])
     with pytest.raises(ValueError, match="got 2 that are not finite; the first is row 4"):

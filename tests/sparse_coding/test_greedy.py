@@ -88,3 +88,24 @@ def test_bad_input_is_named(small, untyped):
             pursuit(Dictionary(atoms), xs[0], n_steps=0)
         with pytest.raises(ValueError, match=r"x: expected 1 axes \(features\), got shape \(8, 20\)"):
             pursuit(Dictionary(atoms), xs, n_steps=2)
+
+
+@pytest.mark.parametrize("pursuit", [matching_pursuit, orthogonal_matching_pursuit])
+def test_slopes_are_finite_differences(pursuit, small, x64):
+    atoms, xs = small
+    rng = np.random.default_rng(0)
+    probe, directions = rng.normal(size=30), (rng.normal(size=atoms.shape), rng.normal(size=20))
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(point):
+        return probe @ pursuit(Dictionary(point[0]), point[1], n_steps=4).value
+
+    slopes = loss((atoms, xs[0]))[1]
+    for which, direction in enumerate(directions):
+        ends = []
+        for step in (1e-6, -1e-6):
+            point = [atoms, xs[0]]
+            point[which] = point[which] + step * direction
+            ends.append(loss(tuple(point))[0])
+        np.testing.assert_allclose(np.sum(slopes[which] * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-6)

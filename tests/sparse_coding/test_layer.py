@@ -8,7 +8,7 @@ import optax
 import pytest
 from conftest_encode import lasso, relative_gap
 
-from neurojax.convergence import Detached, Implicit, Status, Unrolled
+from neurojax.convergence import Detached, Implicit, Status, Truncated, Unrolled
 from neurojax.penalties import L1, SmoothL1
 from neurojax.sparse_coding import ISTA, Dictionary, SparseCodingLayer, make_problem, rmsprop_inference
 from neurojax.training import fit
@@ -253,6 +253,58 @@ def test_a_run_of_rmsprop_inference_is_the_published_run(published, scale, x64):
     np.testing.assert_allclose(solution.value, codes[-1], atol=1e-6)
 
 
+def test_the_published_truncation_is_a_constant_code_where_reconstructions_are_returned(published, x64):
+    """The published layer holds z constant before its last step and returns z @ atoms of that same z.
+
+    So its reconstruction is one step behind its code, and its gradient is that of a constant code after
+    n − 1 steps. One step more, differentiated, is another gradient.
+    """
+    atoms, data, _ = published
+    data, n_steps = 10 * data, 30  # later rounding is amplified
+    code = published_states(data, atoms, n_steps)[0][n_steps - 1]
+    truth = -2 * code.T @ (data - code @ atoms)
+
+    @eqx.filter_jit
+    def by_layer(layer):
+        def total(dictionary):
+            outputs = jax.vmap(eqx.tree_at(lambda m: m.dictionary, layer, dictionary))(data)
+            return jnp.sum((data - outputs) ** 2), outputs
+
+        slope, outputs = eqx.filter_grad(total, has_aux=True)(layer.dictionary)
+        return outputs, slope.atoms
+
+    settings = {"returns": "reconstruction", "gradient": Detached()}
+    outputs, slope = by_layer(rmsprop_layer(atoms, n_steps - 1, **settings))
+    np.testing.assert_allclose(outputs, code @ atoms, atol=1e-10)
+    np.testing.assert_allclose(slope, truth, atol=1e-12 * np.max(np.abs(truth)))
+    _, other = by_layer(rmsprop_layer(atoms, n_steps, **(settings | {"gradient": Truncated(1)})))
+    assert np.linalg.norm(other - truth) > 0.02 * np.linalg.norm(truth)
+
+
+def test_the_published_truncation_is_one_step_where_codes_are_returned(published, x64):
+    atoms, data, _ = published
+    data, n_steps, h = 10 * data, 30, 1e-7
+    codes, momenta, squares = (part[n_steps - 1] for part in published_states(data, atoms, n_steps))
+    weights = np.random.default_rng(3).normal(size=codes.shape)
+
+    def last(atoms):
+        """Take the published run's last step, from the state before it."""
+        g = published_gradient(data, atoms, codes)
+        step = RATE * g / np.sqrt(DECAY * squares + (1 - DECAY) * g**2 + EPSILON)
+        return codes + MOMENTUM * (MOMENTUM * momenta - step) - step
+
+    layer = rmsprop_layer(atoms, n_steps, gradient=Truncated(1))
+
+    @jax.jit
+    @jax.grad
+    def slope(atoms):
+        return jnp.sum(jax.vmap(eqx.tree_at(lambda m: m.dictionary.atoms, layer, atoms))(data) * weights)
+
+    direction = np.random.default_rng(4).normal(size=atoms.shape)
+    numeric = np.sum((last(atoms + h * direction) - last(atoms - h * direction)) * weights) / (2 * h)
+    np.testing.assert_allclose(np.sum(slope(atoms) * direction), numeric, rtol=1e-6)
+
+
 def test_near_the_minimum_the_published_run_and_inference_differ_by_rounding(published, x64):
     atoms, data, states = published
     # The published run itself, from a start moved by one rounding error, ends this far from itself.
@@ -307,7 +359,7 @@ def test_bad_arguments_are_named(untyped):
     for x, message in [
         (xs[0, 1:], "x: expected 8 features of the dictionary on axis -1"),
         (xs, r"x: expected 1 axes \(features\), got shape \(5, 8\)"),
-        (np.arange(8), "x: expected real floating-point numbers, got dtype int32"),
+        (np.arange(8) + 0j, "x: expected real numbers, got dtype complex"),
     ]:
         with pytest.raises(ValueError, match=message):
             layer(x)

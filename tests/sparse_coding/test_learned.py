@@ -247,10 +247,8 @@ def nmse(network, batch):
 draw = eqx.filter_jit(lambda sampler, key: sampler(key))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("LISTA", "tied LISTA")), "ALISTA"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LISTA", "tied LISTA", "ALISTA"])
 def test_training_improves_the_codes_of_data_it_has_not_seen(name, small):
     """By 3 dB at least: half the squared error of as many steps of ISTA."""
     sampler = Sampler(jnp.asarray(small[0], jnp.float32))
@@ -341,7 +339,8 @@ def test_networks_are_made_inside_a_sweep(small, x64):
     found = swept(np.array([STRENGTH, 0.1]))
     for strength, codes in zip((STRENGTH, 0.1), found, strict=True):
         alone = build("ALISTA", Dictionary(atoms), np.array(strength), 3, n_trusted=(1, 2, 3))
-        np.testing.assert_allclose(codes, layers(alone, xs), atol=1e-12)
+        # Its weights are solved for, with step sizes that differ by rounding.
+        np.testing.assert_allclose(codes, layers(alone, xs), rtol=1e-6, atol=1e-10)
 
 
 def test_bad_settings_are_named(small, untyped):
@@ -377,8 +376,8 @@ def test_bad_data_are_named(small, untyped):
             network(np.ones(19, np.float32))
         with pytest.raises(ValueError, match=r"x: expected 1 axes \(features\), got shape \(8, 20\)"):
             network.layers(np.ones((8, 20), np.float32))
-        with pytest.raises(ValueError, match="x: expected real floating-point numbers, got dtype int"):
-            network(np.ones(20, np.int32))
+        with pytest.raises(ValueError, match="x: expected real numbers, got dtype complex"):
+            network(np.ones(20, complex))
     network, xs = networks[0], np.ones((8, 20), np.float32)
     with pytest.raises(
         ValueError, match=r"code: expected shape \(8, 30\), a code of the network's size a datum"

@@ -54,7 +54,7 @@ def test_loss_and_gradient_are_the_docstring_formulas(small, x64):
     np.testing.assert_allclose(loss, np.mean(0.5 * np.sum(error**2, 1) + STRENGTH * np.abs(codes).sum(1)))
     np.testing.assert_allclose(gradient, -codes.T @ error / len(xs), atol=1e-6)
     np.testing.assert_allclose(metrics["squared_error"], np.mean(np.sum(error**2, 1)), rtol=1e-5)
-    np.testing.assert_allclose(metrics["explained_variance"], 1 - np.sum(error**2) / np.sum(xs**2), rtol=1e-5)
+    np.testing.assert_allclose(metrics["explained_energy"], 1 - np.sum(error**2) / np.sum(xs**2), rtol=1e-5)
     np.testing.assert_allclose(metrics["n_active"], np.mean(np.sum(codes != 0, 1)))
     assert metrics["converged"] == 1 and metrics["worst_residual"] <= 1e-13
 
@@ -100,7 +100,7 @@ def test_a_batch_that_never_converges_looks_like_nothing_learned(small):
     atoms, xs = (a.astype(np.float32) for a in small)
     objective = SparseCodingObjective(L1(0.01), FISTA(), max_steps=2)
     _, metrics, _, n_unused_steps = loss_and_gradient(objective, atoms, xs)
-    assert metrics["converged"] == 0 and metrics["explained_variance"] == 0
+    assert metrics["converged"] == 0 and metrics["explained_energy"] == 0
     assert np.mean(np.asarray(n_unused_steps) == 0) > 0.9  # the unfinished codes did use them
 
 

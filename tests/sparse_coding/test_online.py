@@ -19,6 +19,7 @@ from neurojax.sparse_coding import (
     OnlineDictionaryObjective,
     SparseCodingObjective,
     fit_dictionary_online,
+    random_dictionary,
     update_atoms,
 )
 from neurojax.training import Checkpoint
@@ -182,6 +183,7 @@ def learn(data, n_steps, **settings):
     return fit_dictionary_online(Dictionary(start), PENALTY, data, n_steps=n_steps, **settings)
 
 
+@pytest.mark.slow
 def test_learning_finds_the_atoms_that_made_the_data_and_revives_dead_ones():
     """Nothing uses two of the atoms until they are replaced, so ten would have to be all twelve.
 
@@ -253,3 +255,23 @@ def test_bad_arguments_are_named(small, untyped):
         ValueError, match=r"data: expected 20 features of the dictionary on axis 1, got shape"
     ):
         fit_dictionary_online(dictionary, PENALTY, xs[:, :5], n_steps=1, key=KEY)
+
+
+def test_the_unit_of_the_data_changes_nothing():
+    """Squares of data of 1e-22 underflow; losses of data of 1e19 and more are refused by ``fit``."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    rows = jax.random.normal(keys[0], (64, 8))
+    start = random_dictionary(keys[1], 12, 8)
+
+    def learned(scale):
+        fitted = fit_dictionary_online(
+            start, L1(0.5 * scale), scale * rows, n_steps=6, batch_size=16, key=keys[2], replace_after=2
+        )
+        return fitted.model.atoms, fitted.state
+
+    atoms, state = learned(1.0)
+    for scale in (2.0**-73, 2.0**-100, 2.0**50):
+        found, scaled = learned(scale)
+        np.testing.assert_allclose(found, atoms, atol=1e-6)
+        unit = scaled.unit / np.float32(scale)
+        np.testing.assert_allclose(scaled.code_products * unit**2, state.code_products, atol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neurojax._proximal import relative_norm
+from neurojax._rows import relative_norm
 from neurojax.convergence import trace
 from neurojax.penalties import L1, ElasticNet, NonNegativeL1
 from neurojax.sparse_coding import FISTA, Dictionary
@@ -61,7 +61,7 @@ def test_the_gap_that_solvers_watch_is_the_gap_that_certifies(penalty, use_gram,
         problem = make_problem(Dictionary(atoms), x, penalty, use_gram=use_gram)
 
         def one(code):
-            watched = problem.residual_at(problem.point(code), penalty.value(code), FAR)
+            watched = problem.residual_at(problem.smooth.point(code), FAR)
             return watched, problem.residual(code)
 
         return jax.vmap(one)(codes)

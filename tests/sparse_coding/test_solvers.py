@@ -183,7 +183,7 @@ def test_gram_and_two_product_forms_agree(small, x64):
     @jax.jit
     def slopes(code):
         problems = [make_problem(Dictionary(atoms), xs[0], L1(0.1), use_gram=gram) for gram in (True, False)]
-        return [problem.smooth_gradient(code) for problem in problems]
+        return [problem.smooth.gradient(code) for problem in problems]
 
     for slope in slopes(code):
         np.testing.assert_allclose(slope, (code @ atoms - xs[0]) @ atoms.T, atol=1e-12)

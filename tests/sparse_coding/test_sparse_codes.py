@@ -142,7 +142,7 @@ def test_bad_input_is_named(problem, untyped):
         (lambda: sparse_codes(dense.value, 0), "width: expected a whole number ≥ 1, got 0"),
         (lambda: sparse_codes(dense.value, 31), "width: expected at most the number of atoms, 30, got 31"),
         (lambda: sparse_codes(dense.value[0], 3), r"codes: expected 2 axes \(samples atoms\), got shape"),
-        (lambda: sparse_codes(np.ones((2, 3), int), 2), "codes: expected real .* got dtype int"),
+        (lambda: sparse_codes(np.ones((2, 3), complex), 2), "codes: expected real .* got dtype complex"),
         (lambda: SparseCodes(np.ones((2, 3), int), np.ones((2, 2)), 5), "indices: expected shape"),
         (lambda: SparseCodes(np.ones((2, 3), int), np.ones((2, 3)), 0), "n_atoms: expected a whole number"),
         (

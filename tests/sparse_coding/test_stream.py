@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -16,8 +17,17 @@ import pytest
 from scipy.sparse import csr_array
 
 from neurojax.convergence import Status
-from neurojax.penalties import L1
-from neurojax.sparse_coding import FISTA, ISTA, Dictionary, _stream, encode_batch, encode_stream
+from neurojax.penalties import L1, AbstractProximalPenalty, soft_threshold
+from neurojax.sparse_coding import (
+    FISTA,
+    ISTA,
+    Dictionary,
+    _stream,
+    _stream_codes,
+    _stream_identity,
+    encode_batch,
+    encode_stream,
+)
 
 PENALTY = L1(0.1)
 N_ROWS, BATCH = 22, 4
@@ -71,7 +81,7 @@ def whole():
 @pytest.fixture
 def every_batch(monkeypatch):
     """Record the progress after every batch, however long that takes."""
-    monkeypatch.setattr(_stream, "_PAUSE", 0)
+    monkeypatch.setattr(_stream_codes, "_PAUSE", 0)
 
 
 def record_of(path):
@@ -167,13 +177,13 @@ def test_memory_is_bounded_and_the_next_batch_is_ready(monkeypatch):
             n_read[0] += 1
             yield row
 
-    class Counted(_stream._Memory):
+    class Counted(_stream.CodesInMemory):
         def keep(self, start, part):
             lead.append(n_read[0] - start)
             super().keep(start, part)
 
     monkeypatch.setattr(_stream, "encode_batch", counted_encode)
-    monkeypatch.setattr(_stream, "_Memory", Counted)
+    monkeypatch.setattr(_stream, "CodesInMemory", Counted)
     solution = stream(counted_rows(), sparse=True)
     assert len(solution.status) == 20 * N_ROWS == n_read[0]
     assert most_alive[0] <= 3
@@ -182,17 +192,20 @@ def test_memory_is_bounded_and_the_next_batch_is_ready(monkeypatch):
 
 
 def test_one_compilation_serves_all_batches():
-    class Counting(L1):
-        n_traced = 0
+    class Counting(AbstractProximalPenalty):
+        penalty: L1
+        is_smooth: ClassVar[bool] = False
+        is_separable: ClassVar[bool] = True
+        n_traced: ClassVar[int] = 0
 
         def prox(self, v, step_size):
             type(self).n_traced += 1
-            return super().prox(v, step_size)
+            return self.penalty.prox(v, step_size)
 
     settings = {"batch_size": BATCH, "solver": FISTA()}
-    encode_stream(DICTIONARY, ROWS[:BATCH], Counting(0.1), **settings)
+    encode_stream(DICTIONARY, ROWS[:BATCH], Counting(L1(0.1)), **settings)
     for_one_batch = Counting.n_traced
-    encode_stream(DICTIONARY, ROWS, Counting(0.1), **settings)
+    encode_stream(DICTIONARY, ROWS, Counting(L1(0.1)), **settings)
     assert Counting.n_traced == for_one_batch > 0
 
 
@@ -216,7 +229,7 @@ def test_an_interrupt_may_fall_while_codes_are_kept(whole, call, monkeypatch):
     """Before or after a batch is stored: it is neither lost nor stored twice."""
     n_calls = itertools.count()
 
-    class Interrupted(_stream._Memory):
+    class Interrupted(_stream.CodesInMemory):
         def keep(self, start, part):
             n = next(n_calls)
             if n == call // 2 and call % 2 == 0:
@@ -225,7 +238,7 @@ def test_an_interrupt_may_fall_while_codes_are_kept(whole, call, monkeypatch):
             if n == call // 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(_stream, "_Memory", Interrupted)
+    monkeypatch.setattr(_stream, "CodesInMemory", Interrupted)
     with pytest.warns(RuntimeWarning, match="interrupted after"):
         solution = stream()
     n_done = len(solution.status)
@@ -257,7 +270,7 @@ class Died(BaseException):
 
 @pytest.mark.parametrize("n_records", range(8))
 def test_death_at_any_record_goes_on_bit_for_bit(n_records, whole, tmp_path, every_batch, monkeypatch):
-    output, n_calls, write = tmp_path / "codes.npy", itertools.count(), _stream.write_atomically
+    output, n_calls, write = tmp_path / "codes.npy", itertools.count(), _stream_codes.write_atomically
 
     def dying(path, fill):
         if next(n_calls) >= n_records:
@@ -265,7 +278,7 @@ def test_death_at_any_record_goes_on_bit_for_bit(n_records, whole, tmp_path, eve
         write(path, fill)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_stream, "write_atomically", dying)
+        patch.setattr(_stream_codes, "write_atomically", dying)
         if n_records < 7:  # one for each of six batches, and the first
             with pytest.raises(Died):
                 stream(output=output)
@@ -293,7 +306,7 @@ def test_a_killed_process_goes_on_bit_for_bit(whole, tmp_path):
 def test_a_run_that_was_killed_when_all_was_done_ends(whole, tmp_path, monkeypatch):
     output = tmp_path / "codes.npy"
     with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(_stream._File, "result", lambda self: (_ for _ in ()).throw(Died))
+        patch.setattr(_stream.CodesInFile, "result", lambda self: (_ for _ in ()).throw(Died))
         stream(output=output)
     assert rows_recorded(output) == N_ROWS
     assert same(stream(output=output), whole)
@@ -339,6 +352,34 @@ def test_another_call_is_refused_by_name(tmp_path):
         stream(**settings)
 
 
+def soft(factor):
+    class Soft(AbstractProximalPenalty):
+        """A stranger's penalty, one of many of this name."""
+
+        is_smooth: ClassVar[bool] = False
+        is_separable: ClassVar[bool] = True
+
+        def prox(self, v, step_size):
+            return soft_threshold(v, factor * step_size)
+
+    return Soft()
+
+
+def test_a_penalty_of_the_same_name_is_not_the_same(tmp_path, monkeypatch):
+    output = tmp_path / "codes.npy"
+
+    def go_on(factor, rows=ROWS):
+        return encode_stream(DICTIONARY, rows, soft(factor), batch_size=BATCH, output=output, solver=FISTA())
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(0.1, SlowRows(stop=6))
+    with pytest.raises(ValueError, match="these changed: program from one computation to another"):
+        go_on(0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(_stream_identity, "versions", lambda: {"jax": "0.0.1"})
+        go_on(0.2)  # by another version, which makes other programs of everything
+
+
 def test_a_bad_row_leaves_a_file_that_goes_on(whole, tmp_path):
     output = tmp_path / "codes.npy"
     with pytest.raises(ValueError, match=r"rows: expected shape \(20,\), got \(4,\) at row 9"):
@@ -357,7 +398,7 @@ def test_bad_input_is_named(untyped, tmp_path):
         (lambda: stream(ROWS[0]), r"rows: expected 2 axes \(samples features\), got shape \(20,\)"),
         (lambda: stream(ROWS[:, :3]), r"rows: row 0 does not fit the dictionary .*20 features.*\(3,\)"),
         (lambda: stream(iter([1.0, 2.0])), "rows: row 0 does not fit the dictionary .*1 axes"),
-        (lambda: stream(ROWS.astype(int)), "rows: row 0 does not fit .*real floating.* dtype int"),
+        (lambda: stream(ROWS.astype(complex)), "rows: expected real numbers, got dtype complex"),
         (lambda: stream(iter(mixed)), "rows: expected dtype float32, got float64 at row 5"),
         (
             lambda: stream(iter([*ROWS[:2], ROWS[0][:4]])),
@@ -381,5 +422,5 @@ def test_bad_input_is_named(untyped, tmp_path):
 
 
 if __name__ == "__main__":
-    _stream._PAUSE = 0
+    _stream_codes._PAUSE = 0
     stream(SlowRows(pause=0.05), output=sys.argv[1])
