@@ -19,7 +19,13 @@ from matplotlib.figure import Figure
 from neurojax import data, training
 from neurojax.convergence import run_in_slots
 from neurojax.penalties import L1
-from neurojax.sparse_coding import Dictionary, DictionaryUpkeep, SparseCodingObjective, random_dictionary
+from neurojax.sparse_coding import (
+    Dictionary,
+    DictionaryUpkeep,
+    SpaRSA,
+    SparseCodingObjective,
+    random_dictionary,
+)
 
 PATCH_SIZE = 16
 STRENGTH = 0.5
@@ -99,6 +105,11 @@ def longest_first(dictionary: Dictionary, xs: np.ndarray) -> np.ndarray:
     """Return rows in the order in which `encode_batch` takes them: by Σ|prox(x @ atomsᵀ)|."""
     excess = np.maximum(np.abs(np.asarray(xs) @ np.asarray(dictionary.atoms).T) - STRENGTH, 0)
     return np.argsort(-excess.sum(axis=1), kind="stable")
+
+
+def blocks_of(n_steps: np.ndarray, solver: SpaRSA) -> np.ndarray:
+    """Return how many blocks of gradients each row took; steps are counted in gradients."""
+    return -(-np.asarray(n_steps) // solver.n_gradients)
 
 
 def steps_in_slots(counts: np.ndarray, n_slots: int, order: np.ndarray) -> int:

@@ -161,7 +161,8 @@ def dictionary_case(xs: np.ndarray, n_atoms: int, batch_size: int, n_updates: in
         )  # fmt: skip
 
     def blocks(result: Any) -> int:
-        return round(float(np.mean(result.history["inference_steps"])) * batch_size / n_slots)
+        per_row = float(np.mean(result.history["inference_steps"])) / SpaRSA().n_gradients
+        return round(per_row * batch_size / n_slots)
 
     def products(result: Any) -> Loop:
         n_blocks = blocks(result)

@@ -26,7 +26,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def compile_quickly() -> None:
     os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 if a part failed, or 2 if there is no GPU."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=480.0, help="seconds in all; what does not fit goes")
     parser.add_argument("--quick", action="store_true", help="a short setting that shows that it works")
     parser.add_argument("--results", type=Path, help="folder in which gpu/ is written")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     if chosen.quick:
         compile_quickly()
     has_gpu = jax.default_backend() == "gpu"

@@ -295,13 +295,14 @@ def in_slots(
     solution = slots()
     plain()
     counts, codes = np.asarray(solution.n_steps), np.asarray(solution.value)
-    n_taken = common.steps_in_slots(counts, n_slots, common.longest_first(dictionary, xs))
+    blocks = common.blocks_of(counts, SpaRSA())
+    n_taken = common.steps_in_slots(blocks, n_slots, common.longest_first(dictionary, xs))
     seconds = common.interleaved_medians({"slots": slots, "vmap": plain}, repeats)
     return {
         "rows": len(xs), "steps, others": float(counts[~is_large].mean()),
         "steps, large": float(counts[is_large].mean()) if is_large.any() else "–",
         "most": int(counts.max()),
-        "slot steps / work": n_taken * min(n_slots, len(xs)) / int(counts.sum()),
+        "slot steps / work": n_taken * min(n_slots, len(xs)) / int(blocks.sum()),
         "vmap steps / work": int(counts.max()) * len(xs) / int(counts.sum()),
         "slots, ms per 1000": 1e6 * seconds["slots"] / len(xs),
         "vmap, ms per 1000": 1e6 * seconds["vmap"] / len(few),

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from neurojax.convergence import run_in_slots
 from neurojax.penalties import L1
 from neurojax.sparse_coding import Dictionary, SpaRSA, duality_gap, encode_batch, make_problem
-from neurojax.sparse_coding._leading import LeadingProblem, leading_axes, with_leading_axes
+from neurojax.sparse_coding._leading import LeadingSquares, leading_axes
 
 TOL = 1e-4
 N_TURNS = 20  # how often a part is repeated on the device within one timing
@@ -44,7 +44,7 @@ PARTS = (
 
 
 class Job(NamedTuple):
-    """What is measured: the problem, the rows, and the block steps that each row took."""
+    """What is measured: the problem, the rows, and the number of blocks of steps that each row took."""
 
     dictionary: Dictionary
     xs: jax.Array
@@ -58,10 +58,12 @@ def make_job(dictionary: Dictionary, xs: np.ndarray, n_slots: int) -> Job:
     rows = jnp.asarray(xs)
     solution = encode_batch(dictionary, rows, L1(common.STRENGTH), tol=TOL, n_slots=n_slots)
     problem = make_problem(dictionary, rows[0], L1(common.STRENGTH))
-    if problem.gram is None:
+    squares: Any = problem.smooth
+    if squares.gram is None:
         axes = leading_axes(dictionary.atoms)
-        problem = with_leading_axes(problem, axes, rows[0] @ axes.basis)
-    return Job(dictionary, rows, n_slots, problem, np.asarray(solution.n_steps))
+        smooth = LeadingSquares(squares, axes, rows[0] @ axes.basis)
+        problem = eqx.tree_at(lambda p: p.smooth, problem, smooth)
+    return Job(dictionary, rows, n_slots, problem, common.blocks_of(np.asarray(solution.n_steps), SpaRSA()))
 
 
 def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -71,12 +73,17 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def has_axes(job: Job) -> bool:
     """Return whether all steps of a block but the last take their products along the leading axes."""
-    return isinstance(job.problem, LeadingProblem) and bool(job.problem.axes.is_steep)
+    return gram_of(job) is None and bool(job.problem.smooth.axes.is_steep)
+
+
+def gram_of(job: Job) -> Any:
+    """Return the Gram matrix that gradients go through, or ``None``."""
+    return getattr(job.problem.smooth, "gram", None)
 
 
 def way_of(job: Job) -> str:
     """Return how gradients are taken."""
-    if job.problem.gram is not None:
+    if gram_of(job) is not None:
         return "Gram"
     return "leading axes" if has_axes(job) else "features"
 
@@ -85,11 +92,11 @@ def products(job: Job, code: jax.Array, block_size: int) -> jax.Array:
     """Apply the products of a block of proximal-gradient steps."""
     factor = 1e-2  # keeps numbers in range, and is one cheap pass
     for i in range(block_size):
-        if job.problem.gram is not None:
-            code = factor * multiply(code, job.problem.gram)
+        if gram_of(job) is not None:
+            code = factor * multiply(code, gram_of(job))
         else:
             is_near = has_axes(job) and i < block_size - 1
-            atoms = job.problem.axes.atoms if is_near else job.dictionary.atoms
+            atoms = job.problem.smooth.axes.atoms if is_near else job.dictionary.atoms
             code = factor * multiply(multiply(code, atoms), atoms.T)
     return code
 
@@ -97,18 +104,20 @@ def products(job: Job, code: jax.Array, block_size: int) -> jax.Array:
 def flops_a_block(job: Job, block_size: int) -> int:
     """Return the floating-point operations of a block's products, for one row."""
     n_atoms, n_features = job.dictionary.atoms.shape
-    if job.problem.gram is not None:
+    if gram_of(job) is not None:
         return 2 * n_atoms**2 * block_size
-    n_axes = job.problem.axes.atoms.shape[1] if has_axes(job) else n_features
+    n_axes = job.problem.smooth.axes.atoms.shape[1] if has_axes(job) else n_features
     return 4 * n_atoms * (n_axes * (block_size - 1) + n_features)
 
 
 def problem_of(job: Job, x: jax.Array, drive: jax.Array) -> Any:
     """Return the problem of another row."""
-    problem = eqx.tree_at(lambda p: (p.x, p.drive), job.problem, (x, drive))
-    if not isinstance(problem, LeadingProblem):
-        return problem
-    return eqx.tree_at(lambda p: p.leading, problem, multiply(x, problem.axes.basis))
+    smooth = job.problem.smooth
+    if gram_of(job) is not None:
+        return eqx.tree_at(lambda p: (p.smooth.target, p.smooth.drive), job.problem, (x, drive))
+    squares = eqx.tree_at(lambda s: (s.target, s.drive), smooth.squares, (x, drive))
+    moved = LeadingSquares(squares, smooth.axes, multiply(x, smooth.axes.basis))
+    return eqx.tree_at(lambda p: p.smooth, job.problem, moved)
 
 
 def seconds_a_turn(turn: Callable[[Any], Any], start: Any) -> Callable[[], object]:
@@ -153,7 +162,7 @@ def parts_of_the_whole(job: Job, solver: SpaRSA) -> dict[str, Callable[[], objec
 
     @jax.jit
     def set_up(xs):
-        if job.problem.gram is None:
+        if gram_of(job) is None:
             axes = leading_axes(atoms)
             return xs @ atoms.T, axes, xs @ axes.basis
         return xs @ atoms.T, job.dictionary.gram(), make_problem(job.dictionary, xs[0], penalty).lipschitz
@@ -166,7 +175,8 @@ def parts_of_the_whole(job: Job, solver: SpaRSA) -> dict[str, Callable[[], objec
     def count(xs, drives, counts):
         def begin(row):
             x, drive, count = row
-            return x, drive, solver.init_at(job.problem, problem_of(job, x, drive).point_at_zero()), count
+            start: Any = problem_of(job, x, drive).smooth
+            return x, drive, solver.init_at(job.problem, start.point_at_zero()), count
 
         def step(work):
             x, drive, state, count = work
