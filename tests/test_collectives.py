@@ -101,6 +101,13 @@ def without_mesh_and_with(name):
     return counts
 
 
+def of_another_kind(one, other):
+    """Count the instructions that only one of two programs has, all of which have to be element-wise."""
+    difference = (one - other) + (other - one)
+    assert {opcode for opcode, _ in difference} <= ELEMENTWISE | {"fusion", "parameter"}
+    return sum(difference.values())
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -111,14 +118,13 @@ def without_mesh_and_with(name):
 def test_on_one_device_a_mesh_compiles_to_the_same_instructions(name):
     (plain, plain_fused, entry), (meshed, meshed_fused, meshed_entry) = without_mesh_and_with(name)
     assert sum(plain.values()) > 50
-    assert meshed == plain
     assert Counter(meshed_entry) == Counter(entry)
-    difference = (plain_fused - meshed_fused) + (meshed_fused - plain_fused)
     if name in ("RBM", "VAE"):
-        assert not difference
-        assert meshed_entry == entry
-    assert {opcode for opcode, _ in difference} <= ELEMENTWISE
-    assert sum(difference.values()) <= 0.01 * sum(plain_fused.values())
+        assert (meshed, meshed_fused, meshed_entry) == (plain, plain_fused, entry)
+    # In long programs the compiler may take a factor by which numbers are multiplied at another place, in a
+    # fused loop of its own: nothing else, which is to say no product, no copy, no gather and no exchange.
+    assert of_another_kind(plain, meshed) <= 0.002 * sum(plain.values())
+    assert of_another_kind(plain_fused, meshed_fused) <= 0.01 * sum(plain_fused.values())
 
 
 @pytest.mark.slow
