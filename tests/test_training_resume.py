@@ -177,6 +177,16 @@ def test_only_corrupt_checkpoints_are_an_error_and_stay(tmp_path):
     assert newest(tmp_path) == 6
 
 
+def test_a_checkpoint_that_somebody_else_replaces_is_looked_for_again(tmp_path, uninterrupted, monkeypatch):
+    killed_training.run(tmp_path, n_steps=50)
+    look, gone = CheckpointStore._steps, [[45]]
+    monkeypatch.setattr(CheckpointStore, "_steps", lambda self: gone.pop() if gone else look(self))
+    with pytest.warns(UserWarning, match=r"checkpoint of step 45 in .* is corrupt"):
+        result = killed_training.run(tmp_path, n_steps=60)
+    assert not gone
+    assert_begins(uninterrupted, result)
+
+
 def test_a_foreign_checkpoint_is_refused_with_the_first_mismatch(tmp_path):
     checkpoint = Checkpoint(tmp_path, every=3)
     simple(checkpoint=checkpoint)

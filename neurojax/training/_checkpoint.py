@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, checked before they are used."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -277,8 +278,32 @@ class CheckpointStore:
             ValueError: if it is of another model, optimiser or settings; the message says what differs.
             RuntimeError: if there are checkpoints and none can be read.
         """
+        steps: list[int] | None = None
+        # Somebody else who saves there takes away what he replaces: then other steps are there afterwards.
+        while steps != (steps := self._steps()):
+            snapshot, corrupt = self._read_one_of(steps, learner)
+            if snapshot is not None:
+                self._own_steps.append(snapshot.step)
+                # First this, so that the file is behind the checkpoints whenever the process dies.
+                self._rewrite_metrics(snapshot.history)
+                self._set_aside(corrupt)
+                return snapshot
+            if not corrupt:
+                self._rewrite_metrics(History())
+                return None
+        raise RuntimeError(
+            f"checkpoint.folder: expected a checkpoint that can be read in {self.run.checkpoint_path}, "
+            f"got corrupt ones at steps {steps}."
+        )
+
+    def _steps(self) -> list[int]:
+        """Return the steps of the checkpoints that are there now, the last one first."""
+        self._manager.reload()
         # What one process sees, all try: a folder may take its time to look the same everywhere.
-        steps = all_processes(sorted(self._manager.all_steps(), reverse=True))[0]
+        return all_processes(sorted(self._manager.all_steps(), reverse=True))[0]
+
+    def _read_one_of(self, steps: list[int], learner: Any) -> tuple[Snapshot | None, list[int]]:
+        """Return the first of some checkpoints that can be read, and the steps of those before it."""
         corrupt = []
         for step in steps:
             try:
@@ -287,23 +312,12 @@ class CheckpointStore:
                 warn(
                     f"The checkpoint of step {step} in {self.run.checkpoint_path} is corrupt ({error}); "
                     "the one before it is tried.",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
                 corrupt.append(step)
                 continue
-            snapshot = self._snapshot(meta, arrays, learner)
-            self._own_steps.append(step)
-            # First this, so that the file is behind the checkpoints whenever the process dies.
-            self._rewrite_metrics(snapshot.history)
-            self._set_aside(corrupt)
-            return snapshot
-        if corrupt:
-            raise RuntimeError(
-                f"checkpoint.folder: expected a checkpoint that can be read in {self.run.checkpoint_path}, "
-                f"got corrupt ones at steps {corrupt}."
-            )
-        self._rewrite_metrics(History())
-        return None
+            return self._snapshot(meta, arrays, learner), corrupt
+        return None, corrupt
 
     def _read(self, step: int, spread: Mapping[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what was saved; arrays that were spread, and are in ``spread``, lie as those there.
@@ -393,7 +407,8 @@ class CheckpointStore:
             number, target = 1, self.run.path / f"corrupt_checkpoint_{step}"
             while target.exists():
                 number, target = number + 1, self.run.path / f"corrupt_checkpoint_{step}-{number + 1}"
-            (self.run.checkpoint_path / str(step)).rename(target)
+            with contextlib.suppress(FileNotFoundError):  # somebody else has taken it away
+                (self.run.checkpoint_path / str(step)).rename(target)
         if steps:
             wait_for_all("neurojax set aside")
             self._manager.close()
