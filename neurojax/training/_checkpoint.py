@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import re
 import tempfile
@@ -24,7 +23,7 @@ from ._history import History
 from ._identity import changed_state, compare_runs, versions
 from ._leaves import filled, kinds_of, with_fresh_state
 from ._positions import decode_position, encode_position
-from ._spread import checksum, spread_arrays, without_spread
+from ._spread import checksum, digest_of, spread_arrays, without_spread
 
 __all__ = ["Checkpoint", "CheckpointStore", "Snapshot"]
 
@@ -87,15 +86,6 @@ def _steps_in(folder: Path) -> list[int]:
 
 class _CorruptError(Exception):
     """A checkpoint whose content is not what was written."""
-
-
-def _digest(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
-    """Return the digest of all that a checkpoint holds; ``meta`` as JSON gives it back."""
-    total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
-    for name in sorted(arrays):
-        total.update(name.encode())
-        total.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return total.hexdigest()
 
 
 def _named(history: History) -> dict[str, np.ndarray]:
@@ -215,7 +205,7 @@ class CheckpointStore:
             "checksums": {name: checksum(array) for name, array in spread.items()},
         }
         meta = json.loads(json.dumps(meta))
-        meta["digest"] = _digest(whole, meta)
+        meta["digest"] = digest_of(whole, meta)
         # Zero-size arrays cannot be stored, and need not be: their shape and dtype say all.
         stored = {f"array_{i}": arrays[n] for i, n in enumerate(names) if arrays[n].size}
         content = ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta))
@@ -346,7 +336,7 @@ class CheckpointStore:
         checksums = meta["checksums"]
         whole = {name: array for name, array in arrays.items() if name not in checksums}
         is_same = all(checksum(arrays[name]) == expected for name, expected in checksums.items())
-        if any_process(not is_same or _digest(whole, meta) != digest):
+        if any_process(not is_same or digest_of(whole, meta) != digest):
             raise _CorruptError("its content does not have the digest stored with it")
         return meta, arrays
 

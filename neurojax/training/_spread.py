@@ -1,16 +1,20 @@
-"""Arrays that lie in pieces over several devices: found in a tree, and summed up where they are."""
+"""Arrays that lie in pieces over several devices: found in a tree, and summed up where they are; digests."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
 
 from .._checks import is_key
 from .._random import mixed_bits
 
-__all__ = ["checksum", "spread_arrays", "without_spread"]
+__all__ = ["checksum", "digest_of", "spread_arrays", "without_spread"]
 
 _MIXERS = (0x9E3779B1, 0x85EBCA77)  # odd; the second is that of xxHash
 
@@ -60,3 +64,12 @@ def _words(array: Array) -> UInt32[Array, "*words"]:
     narrow = jnp.uint8 if array.dtype.itemsize == 1 else jnp.uint16
     bits = array.astype(narrow) if array.dtype == bool else lax.bitcast_convert_type(array, narrow)
     return bits.astype(jnp.uint32)
+
+
+def digest_of(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    """Return the digest of all that a checkpoint holds; ``meta`` as JSON gives it back."""
+    total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return total.hexdigest()
