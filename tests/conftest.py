@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -62,12 +63,26 @@ AREAS = Path("/proc/self/maps")
 AREAS_LIMIT = 4000  # a process that only imported everything has about 1600
 
 
+def pytest_addoption(parser):
+    """Add ``--share K/N``: N such runs, from 1/N to N/N, are together one whole run."""
+    parser.addoption("--share", default="1/1", metavar="K/N", help="of each file's slow tests every N-th")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Make the examples of docstrings slow tests: what they show, other tests hold."""
+def pytest_collection_modifyitems(config, items):
+    """Make the examples of docstrings slow tests: other tests hold what they show. Keep the share asked for."""
+    first, n_shares = map(int, config.option.share.split("/"))
+    n_before, kept, passed_over = Counter(), [], []
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("slow")
+        is_slow = item.get_closest_marker("slow") is not None
+        is_kept = not is_slow or n_before[item.path] % n_shares == first - 1
+        n_before[item.path] += is_slow
+        (kept if is_kept else passed_over).append(item)
+    if passed_over:
+        config.hook.pytest_deselected(items=passed_over)
+    items[:] = kept
 
 
 def pytest_collection_finish(session):
