@@ -70,7 +70,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Make the examples of docstrings slow tests: other tests hold what they show. Keep the share asked for."""
+    """Make the examples of docstrings slow tests, which other tests hold; keep the share asked for."""
     first, n_shares = map(int, config.option.share.split("/"))
     n_before, kept, passed_over = Counter(), [], []
     for item in items:
