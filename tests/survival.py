@@ -147,10 +147,13 @@ def double_starts(n_times: int, *, has_locks: bool) -> dict[str, int]:
                 elif "expected a run that nobody else writes" in text:
                     counts["refused"] += 1
                 else:
+                    # Who loses may notice it at any step of a save or a restore; it names the folder and stops.
                     unsaved = (
                         "as this run left it, but",
                         "another process has begun to write there",
                         "unfinished save left there",
+                        "checkpoint.folder: the checkpoint of step",
+                        "checkpoint.folder: expected a checkpoint that can be read",
                     )
                     assert not has_locks and any(words in text for words in unsaved), text
                     counts["stopped unsaved"] += 1
