@@ -147,7 +147,7 @@ def double_starts(n_times: int, *, has_locks: bool) -> dict[str, int]:
                 elif "expected a run that nobody else writes" in text:
                     counts["refused"] += 1
                 else:
-                    # Who loses may notice it at any step of a save or a restore: it names the folder.
+                    # The one that loses may notice it anywhere in a save or a restore; it names the folder.
                     unsaved = (
                         "as this run left it, but",
                         "another process has begun to write there",

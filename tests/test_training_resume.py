@@ -177,7 +177,7 @@ def test_only_corrupt_checkpoints_are_an_error_and_stay(tmp_path):
     assert newest(tmp_path) == 6
 
 
-def test_a_checkpoint_that_somebody_else_replaces_is_looked_for_again(tmp_path, uninterrupted, monkeypatch):
+def test_a_checkpoint_that_another_process_replaces_is_looked_for_again(tmp_path, uninterrupted, monkeypatch):
     killed_training.run(tmp_path, n_steps=50)
     look, gone = CheckpointStore._steps, [[45]]
     monkeypatch.setattr(CheckpointStore, "_steps", lambda self: gone.pop() if gone else look(self))

@@ -269,7 +269,7 @@ class CheckpointStore:
             RuntimeError: if there are checkpoints and none can be read.
         """
         steps: list[int] | None = None
-        # Somebody else who saves there takes away what he replaces: then other steps are there afterwards.
+        # A process that saves here removes what it replaces: afterwards there are other steps to read.
         while steps != (steps := self._steps()):
             snapshot, corrupt = self._read_one_of(steps, learner)
             if snapshot is not None:
@@ -397,7 +397,7 @@ class CheckpointStore:
             number, target = 1, self.run.path / f"corrupt_checkpoint_{step}"
             while target.exists():
                 number, target = number + 1, self.run.path / f"corrupt_checkpoint_{step}-{number + 1}"
-            with contextlib.suppress(FileNotFoundError):  # somebody else has taken it away
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 (self.run.checkpoint_path / str(step)).rename(target)
         if steps:
             wait_for_all("neurojax set aside")

@@ -1,4 +1,4 @@
-"""Arrays that lie in pieces over several devices: found in a tree, and summed up where they are; digests."""
+"""Arrays that lie in pieces over several devices, and the checksums and digests of arrays."""
 
 import hashlib
 import json
